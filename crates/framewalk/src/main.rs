@@ -1,0 +1,3 @@
+//! The `framewalk` command.
+
+fn main() {}

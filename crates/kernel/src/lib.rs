@@ -1,0 +1,1 @@
+//! The stack walk inside the kernel.
