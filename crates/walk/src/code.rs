@@ -1,0 +1,54 @@
+//! How the walker learns what is known about a pc.
+
+use crate::{Origin, Stop};
+use framewalk_sframe::Unwind;
+
+/// What is known about one pc. The rows may be as wrong as their author liked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found<P> {
+    /// What the caller of the walk wants to remember about the pc: an object, a mapping.
+    pub place: P,
+    /// How to go on from there.
+    pub says: Says,
+}
+
+/// How to go on from a pc.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Says {
+    /// The row for this pc.
+    Row {
+        /// What the row says.
+        unwind: Unwind,
+        /// The function is a signal trampoline: its caller was interrupted, not calling.
+        signal: bool,
+        /// Whose row it is; the caller's pc has this origin.
+        origin: Origin,
+    },
+    /// Executable memory that nobody describes: the frame pointer may be tried.
+    Undescribed,
+    /// The walk ends here.
+    Stop(Stop),
+}
+
+/// The code of the walked process.
+pub trait Code {
+    /// What [`Found::place`] holds.
+    type Place;
+
+    /// What is known about the instruction that contains the byte at `pc` (user address space).
+    /// For a caller the walker passes the return address minus one: the call itself.
+    fn find(&mut self, pc: u64) -> Found<Self::Place>;
+
+    /// Whether `pc` lies in executable memory at all.
+    fn is_code(&mut self, pc: u64) -> bool {
+        self.find(pc).says != Says::Stop(Stop::NotCode)
+    }
+}
+
+impl<P, F: FnMut(u64) -> Found<P>> Code for F {
+    type Place = P;
+
+    fn find(&mut self, pc: u64) -> Found<P> {
+        self(pc)
+    }
+}

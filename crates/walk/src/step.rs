@@ -1,0 +1,124 @@
+//! From a frame to its caller.
+//!
+//! Both ways compute everything, check it, read, and only then commit by returning new registers.
+
+use crate::arch::AMD64;
+use crate::{Code, Memory, Registers, Stop};
+use framewalk_sframe::{CallerRule, Cfa, Rule};
+
+/// The largest frame: a CFA further above the stack pointer is taken for nonsense.
+pub const MAX_FRAME_SIZE: u64 = 1 << 26;
+/// How often one walk may leave the stack upwards rule behind, below signal handlers that ran on
+/// a stack of their own (sigaltstack(2)).
+pub const MAX_JUMPS: usize = 8;
+/// Words read from the walked process per frame, at most: CFA, return address, frame pointer.
+pub const READS_PER_FRAME: usize = 3;
+
+/// The changes of stack in one walk: what keeps a hostile chain of signal frames from looping.
+#[derive(Debug, Clone, Default)]
+pub struct Jumps {
+    taken: [(u64, u64); MAX_JUMPS],
+    count: usize,
+}
+
+impl Jumps {
+    /// Permits one more change of stack to this return address and CFA.
+    fn take(&mut self, ra: u64, cfa: u64) -> Result<(), Stop> {
+        let (taken, free) = self.taken.split_at_mut(self.count.min(MAX_JUMPS));
+        if taken.contains(&(ra, cfa)) {
+            return Err(Stop::Loop);
+        }
+        *free.first_mut().ok_or(Stop::CfaNotAbove)? = (ra, cfa);
+        self.count += 1;
+        Ok(())
+    }
+}
+
+/// The caller's registers by a row's rule. `signal`: the row belongs to a signal trampoline.
+pub fn step<M: Memory + ?Sized>(
+    frame: &Registers,
+    rule: &CallerRule,
+    signal: bool,
+    jumps: &mut Jumps,
+    memory: &mut M,
+) -> Result<Registers, Stop> {
+    // This machine has no register that a return address could still be in, nor signed ones.
+    if rule.ra == Rule::Same || rule.ra_signed {
+        return Err(Stop::BadRow);
+    }
+    let mut read =
+        |address: Option<u64>| address.and_then(|a| memory.word(a)).ok_or(Stop::ReadFault);
+    let cfa = match rule.cfa {
+        Cfa::Value(base, offset) => add(frame.get(base)?, offset).ok_or(Stop::CfaBad)?,
+        Cfa::At(base, offset) => read(add(frame.get(base)?, offset))?,
+    };
+    let on_stack = check_cfa(frame.sp, cfa);
+    if !signal || cfa % AMD64.word != 0 || cfa >= AMD64.user_end {
+        on_stack?;
+    }
+    let mut value = |rule| match rule {
+        Rule::Same => Ok(frame.fp),
+        Rule::AtCfa(offset) => read(add(cfa, offset)),
+        Rule::At(base, offset) => read(add(frame.get(base)?, offset)),
+        Rule::Value(base, offset) => add(frame.get(base)?, offset).ok_or(Stop::BadRow),
+    };
+    let pc = value(rule.ra)?;
+    let fp = value(rule.fp)?;
+    if pc == 0 {
+        return Err(Stop::ZeroReturn);
+    }
+    if on_stack.is_err() {
+        jumps.take(pc, cfa)?;
+    }
+    Ok(Registers {
+        pc,
+        sp: cfa,
+        fp,
+        full: None,
+    })
+}
+
+/// The caller's registers as the frame pointer chain alleges them, where nobody describes the
+/// code. It takes only what looks right in every respect.
+pub fn guess<M: Memory + ?Sized, C: Code + ?Sized>(
+    frame: &Registers,
+    code: &mut C,
+    memory: &mut M,
+) -> Result<Registers, Stop> {
+    let cfa = frame
+        .fp
+        .checked_add(2 * AMD64.word)
+        .ok_or(Stop::FramePointer)?;
+    check_cfa(frame.sp, cfa).map_err(|_| Stop::FramePointer)?;
+    if frame.fp < frame.sp {
+        return Err(Stop::FramePointer);
+    }
+    let fp = memory.word(frame.fp).ok_or(Stop::FramePointer)?;
+    let pc = memory.word(cfa - AMD64.word).ok_or(Stop::FramePointer)?;
+    if pc == 0 {
+        return Err(Stop::ZeroReturn);
+    }
+    if (fp != 0 && fp <= frame.fp) || !code.is_code(pc - 1) {
+        return Err(Stop::FramePointer);
+    }
+    Ok(Registers {
+        pc,
+        sp: cfa,
+        fp,
+        full: None,
+    })
+}
+
+/// A CFA on the same stack: aligned, above the stack pointer, and not too far.
+fn check_cfa(sp: u64, cfa: u64) -> Result<(), Stop> {
+    match cfa.checked_sub(sp) {
+        _ if !cfa.is_multiple_of(AMD64.word) => Err(Stop::CfaBad),
+        None | Some(0) => Err(Stop::CfaNotAbove),
+        Some(1..=MAX_FRAME_SIZE) => Ok(()),
+        Some(_) => Err(Stop::CfaBad),
+    }
+}
+
+fn add(base: u64, offset: i32) -> Option<u64> {
+    base.checked_add_signed(offset.into())
+}

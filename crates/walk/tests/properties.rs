@@ -1,0 +1,116 @@
+//! Properties that no process, however hostile, can break.
+
+use framewalk_sframe::{CallerRule, Cfa, Register, Rule, Unwind};
+use framewalk_walk::{
+    Found, MAX_JUMPS, Origin, READS_PER_FRAME, Registers, Says, Start, Stop, walk,
+};
+use proptest::prelude::*;
+
+fn register() -> impl Strategy<Value = Register> {
+    prop_oneof![4 => Just(Register(7)), 3 => Just(Register(6)), 1 => any::<u8>().prop_map(Register)]
+}
+
+fn offset() -> impl Strategy<Value = i32> {
+    prop_oneof![6 => (-8..64i32).prop_map(|n| n * 8), 1 => -64..64i32, 1 => any::<i32>()]
+}
+
+fn rule() -> impl Strategy<Value = Rule> {
+    prop_oneof![
+        1 => Just(Rule::Same),
+        4 => offset().prop_map(Rule::AtCfa),
+        2 => (register(), offset()).prop_map(|(r, o)| Rule::At(r, o)),
+        1 => (register(), offset()).prop_map(|(r, o)| Rule::Value(r, o)),
+    ]
+}
+
+fn cfa() -> impl Strategy<Value = Cfa> {
+    prop_oneof![
+        3 => (register(), offset()).prop_map(|(r, o)| Cfa::Value(r, o)),
+        1 => (register(), offset()).prop_map(|(r, o)| Cfa::At(r, o)),
+    ]
+}
+
+fn says() -> impl Strategy<Value = Says> {
+    let caller =
+        (cfa(), rule(), rule(), prop::bool::weighted(0.05)).prop_map(|(cfa, ra, fp, ra_signed)| {
+            Unwind::Caller(CallerRule {
+                cfa,
+                ra,
+                fp,
+                ra_signed,
+            })
+        });
+    prop_oneof![
+        12 => (caller, prop::bool::weighted(0.2)).prop_map(|(unwind, signal)| {
+            Says::Row { unwind, signal, origin: if signal { Origin::Announced } else { Origin::File } }
+        }),
+        3 => Just(Says::Undescribed),
+        1 => Just(Says::Row { unwind: Unwind::Outermost, signal: false, origin: Origin::File }),
+        1 => Just(Says::Stop(Stop::NotCode)),
+    ]
+}
+
+/// Words that look like stack addresses, code addresses, or like nothing.
+fn word() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        4 => (0u64..256).prop_map(|n| STACK + n * 8),
+        4 => 0x1000u64..0x1040,
+        1 => Just(0),
+        1 => any::<u64>(),
+    ]
+}
+
+const STACK: u64 = 0x7fff_0000;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_walk_ends_and_climbs(
+        code in prop::collection::vec(says(), 1..8),
+        stack in prop::collection::vec(word(), 256),
+        (pc, sp, fp) in (word(), word(), word()),
+        full in prop::option::of(prop::array::uniform17(word())),
+        limit in 0usize..600,
+    ) {
+        let mut reads = 0;
+        let mut memory = |address: u64| {
+            reads += 1;
+            let index = address.checked_sub(STACK)?;
+            (index % 8 == 0).then(|| stack.get(index as usize / 8).copied())?
+        };
+        let mut find = |pc: u64| Found { place: pc, says: code[pc as usize % code.len()] };
+        let mut frames = Vec::new();
+        let start = Start::topmost(Registers { pc, sp, fp, full });
+        let stop = walk(start, limit, &mut memory, &mut find, |frame| frames.push(frame));
+
+        prop_assert!(frames.len() <= limit);
+        prop_assert!(reads <= READS_PER_FRAME * frames.len());
+        prop_assert_eq!(limit == 0, frames.is_empty());
+        if let Some(first) = frames.first() {
+            prop_assert_eq!((first.pc, first.sp, first.origin), (pc, sp, Origin::Registers));
+        }
+        let mut jumps = 0;
+        for pair in frames.windows(2) {
+            prop_assert!(pair[1].pc != 0);
+            // Only signal rows have this origin here.
+            let signal = pair[1].origin == Origin::Announced;
+            prop_assert_eq!(signal, !pair[1].is_return_address);
+            if pair[1].sp <= pair[0].sp {
+                prop_assert!(signal);
+                jumps += 1;
+            }
+            prop_assert_eq!(pair[1].sp % 8, 0);
+        }
+        prop_assert!(jumps <= MAX_JUMPS);
+        match stop {
+            Stop::Limit => prop_assert_eq!(frames.len(), limit),
+            Stop::Outermost => {
+                let last = frames.last().map(|frame| code[frame.place as usize % code.len()]);
+                let outermost = matches!(last, Some(Says::Row { unwind: Unwind::Outermost, .. }));
+                prop_assert!(outermost);
+            }
+            _ => {}
+        }
+    }
+}
