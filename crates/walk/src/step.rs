@@ -10,21 +10,21 @@ use framewalk_sframe::{CallerRule, Cfa, Rule};
 pub const MAX_FRAME_SIZE: u64 = 1 << 26;
 /// How often one walk may leave the stack upwards rule behind, below signal handlers that ran on
 /// a stack of their own (sigaltstack(2)).
-pub const MAX_JUMPS: usize = 8;
+pub const MAX_SWITCHES: usize = 8;
 /// Words read from the walked process per frame, at most: CFA, return address, frame pointer.
 pub const READS_PER_FRAME: usize = 3;
 
-/// The changes of stack in one walk: what keeps a hostile chain of signal frames from looping.
+/// The switches of stack in one walk: what keeps a hostile chain of signal frames from looping.
 #[derive(Debug, Clone, Default)]
-pub struct Jumps {
-    taken: [(u64, u64); MAX_JUMPS],
+pub struct Switches {
+    taken: [(u64, u64); MAX_SWITCHES],
     count: usize,
 }
 
-impl Jumps {
+impl Switches {
     /// Permits one more change of stack to this return address and CFA.
     fn take(&mut self, ra: u64, cfa: u64) -> Result<(), Stop> {
-        let (taken, free) = self.taken.split_at_mut(self.count.min(MAX_JUMPS));
+        let (taken, free) = self.taken.split_at_mut(self.count.min(MAX_SWITCHES));
         if taken.contains(&(ra, cfa)) {
             return Err(Stop::Loop);
         }
@@ -39,7 +39,7 @@ pub fn step<M: Memory + ?Sized>(
     frame: &Registers,
     rule: &CallerRule,
     signal: bool,
-    jumps: &mut Jumps,
+    switches: &mut Switches,
     memory: &mut M,
 ) -> Result<Registers, Stop> {
     // This machine has no register that a return address could still be in, nor signed ones.
@@ -68,7 +68,7 @@ pub fn step<M: Memory + ?Sized>(
         return Err(Stop::ZeroReturn);
     }
     if on_stack.is_err() {
-        jumps.take(pc, cfa)?;
+        switches.take(pc, cfa)?;
     }
     Ok(Registers {
         pc,

@@ -1,6 +1,6 @@
 //! A whole walk: find, step, deliver, until something ends it.
 
-use crate::{Code, Jumps, Memory, Origin, Registers, Says, Stop, guess, step};
+use crate::{Code, Memory, Origin, Registers, Says, Stop, Switches, guess, step};
 use framewalk_sframe::Unwind;
 
 /// Where a walk begins.
@@ -55,7 +55,7 @@ pub fn walk<M: Memory + ?Sized, C: Code + ?Sized>(
         mut origin,
         mut is_return_address,
     } = start;
-    let mut jumps = Jumps::default();
+    let mut switches = Switches::default();
     for _ in 0..limit {
         let Registers { pc, sp, .. } = registers;
         let found = code.find(pc.wrapping_sub(is_return_address.into()));
@@ -78,7 +78,7 @@ pub fn walk<M: Memory + ?Sized, C: Code + ?Sized>(
                 unwind: Unwind::Caller(rule),
                 signal,
                 ..
-            } => step(&registers, &rule, signal, &mut jumps, memory),
+            } => step(&registers, &rule, signal, &mut switches, memory),
             Says::Undescribed => guess(&registers, code, memory),
             Says::Stop(stop) => Err(stop),
         };

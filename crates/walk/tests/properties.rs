@@ -2,7 +2,7 @@
 
 use framewalk_sframe::{CallerRule, Cfa, Register, Rule, Unwind};
 use framewalk_walk::{
-    Found, MAX_JUMPS, Origin, READS_PER_FRAME, Registers, Says, Start, Stop, walk,
+    Found, MAX_SWITCHES, Origin, READS_PER_FRAME, Registers, Says, Start, Stop, walk,
 };
 use proptest::prelude::*;
 
@@ -90,7 +90,7 @@ proptest! {
         if let Some(first) = frames.first() {
             prop_assert_eq!((first.pc, first.sp, first.origin), (pc, sp, Origin::Registers));
         }
-        let mut jumps = 0;
+        let mut switches = 0;
         for pair in frames.windows(2) {
             prop_assert!(pair[1].pc != 0);
             // Only signal rows have this origin here.
@@ -98,11 +98,11 @@ proptest! {
             prop_assert_eq!(signal, !pair[1].is_return_address);
             if pair[1].sp <= pair[0].sp {
                 prop_assert!(signal);
-                jumps += 1;
+                switches += 1;
             }
             prop_assert_eq!(pair[1].sp % 8, 0);
         }
-        prop_assert!(jumps <= MAX_JUMPS);
+        prop_assert!(switches <= MAX_SWITCHES);
         match stop {
             Stop::Limit => prop_assert_eq!(frames.len(), limit),
             Stop::Outermost => {
