@@ -1,6 +1,25 @@
 //! SFrame, the compact stack trace format that assemblers write, between bytes and meaning.
+//!
+//! [`Section`] reads sections that anybody may have written, [`Builder`] writes canonical ones,
+//! [`check()`] lists everything that is wrong with one, and `convert` makes one of `.eh_frame`.
+//! All of them speak in [`Row`]s.
+//!
+//! Whatever is read is an allegation: nothing panics, every loop and allocation is bounded by the
+//! bytes given.
 #![forbid(unsafe_code)]
 
+mod bytes;
+#[cfg(feature = "convert")]
+pub mod convert;
+mod error;
+mod layout;
+mod read;
 pub mod row;
+pub mod spec;
+mod write;
 
+pub use error::{Error, Fault, Place};
+pub use layout::{Arch, Machine};
+pub use read::{Found, Function, Functions, Header, Pc, Rows, Section};
 pub use row::{CallerRule, Cfa, Register, Row, Rule, Unwind};
+pub use write::{Builder, FunctionRows, Unsayable, WriteError};
