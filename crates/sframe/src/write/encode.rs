@@ -160,3 +160,9 @@ fn rule_words(words: &mut Words, rule: Rule) -> Result<(), Unsayable> {
     words.signed(offset);
     Ok(())
 }
+
+/// Whether a row has words at all.
+#[cfg_attr(not(feature = "convert"), allow(dead_code))]
+pub(crate) fn sayable(unwind: &Unwind, machine: &Machine) -> bool {
+    default_words(unwind, machine).is_some() || flexible_words(unwind, machine).is_ok()
+}

@@ -10,6 +10,8 @@ mod error;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "convert")]
+pub(crate) use encode::sayable;
 pub use error::{Unsayable, WriteError};
 
 use crate::bytes::{Sink, Width};
