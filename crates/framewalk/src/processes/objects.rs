@@ -1,17 +1,24 @@
 //! Every mapped file met while recording, once.
 
+use super::image;
 use crate::sample::ObjectId;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The most bytes that a vdso image may have; real ones have two to four pages.
+const MAX_VDSO: u64 = 1 << 20;
 
 /// What an object's bytes are.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum ObjectSource {
     /// A file, kept open so that deleting or replacing it changes nothing.
-    File(File),
+    File(Arc<File>),
     /// The kernel's vdso image, copied from this process.
-    Vdso(Vec<u8>),
+    Vdso(Arc<[u8]>),
 }
 
 /// A mapped file.
@@ -25,30 +32,94 @@ pub struct Object {
     pub build_id: Option<Vec<u8>>,
 }
 
-/// The objects met so far.
+/// What makes two open files the same file with the same content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    mtime: (i64, i64),
+}
+
+/// The objects met so far. They stay open: a descriptor each.
 #[derive(Debug, Default)]
 pub struct Objects {
     objects: Vec<Object>,
+    files: HashMap<Identity, ObjectId>,
+    vdso: Option<ObjectId>,
 }
 
 impl Objects {
     /// The object behind an id.
+    ///
+    /// # Panics
+    /// If the id is not of this collection.
     pub fn get(&self, id: ObjectId) -> &Object {
         &self.objects[id.0 as usize]
     }
 
     /// All of them, in the order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = (ObjectId, &Object)> {
-        self.objects.iter().enumerate().map(|(i, o)| (ObjectId(i as u32), o))
+        self.objects
+            .iter()
+            .enumerate()
+            .map(|(i, o)| (ObjectId(i as u32), o))
     }
 
     /// The id of an open file, new or known (the same device, inode, size and modification time).
-    pub fn add_file(&mut self, _file: File, _path: &Path) -> io::Result<ObjectId> {
-        Err(io::ErrorKind::Unsupported.into())
+    /// Only regular files are objects.
+    pub fn add_file(&mut self, file: File, path: &Path) -> io::Result<ObjectId> {
+        let meta = file.metadata()?;
+        if !meta.is_file() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let identity = Identity {
+            device: meta.dev(),
+            inode: meta.ino(),
+            size: meta.size(),
+            mtime: (meta.mtime(), meta.mtime_nsec()),
+        };
+        if let Some(&id) = self.files.get(&identity) {
+            return Ok(id);
+        }
+        let id = self.push(path.into(), ObjectSource::File(Arc::new(file)));
+        self.files.insert(identity, id);
+        Ok(id)
     }
 
-    /// The id of the vdso.
+    /// The id of the vdso: the kernel maps the same image into every 64-bit process, so this
+    /// process's own copy is read.
     pub fn add_vdso(&mut self) -> io::Result<ObjectId> {
-        Err(io::ErrorKind::Unsupported.into())
+        if let Some(id) = self.vdso {
+            return Ok(id);
+        }
+        let bytes = own_vdso()?;
+        let id = self.push("[vdso]".into(), ObjectSource::Vdso(bytes.into()));
+        self.vdso = Some(id);
+        Ok(id)
     }
+
+    fn push(&mut self, path: PathBuf, source: ObjectSource) -> ObjectId {
+        let id = ObjectId(self.objects.len() as u32);
+        let build_id = image::build_id(&source);
+        self.objects.push(Object {
+            path,
+            source,
+            build_id,
+        });
+        id
+    }
+}
+
+fn own_vdso() -> io::Result<Vec<u8>> {
+    let mut range = None;
+    super::maps::read(std::process::id(), |line| {
+        if line.path == b"[vdso]" && line.end - line.start <= MAX_VDSO {
+            range = Some(line.start..line.end);
+        }
+    })?;
+    let range = range.ok_or(io::ErrorKind::NotFound)?;
+    let mut bytes = vec![0; (range.end - range.start) as usize];
+    File::open("/proc/self/mem")?.read_exact_at(&mut bytes, range.start)?;
+    Ok(bytes)
 }
