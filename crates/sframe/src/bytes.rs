@@ -19,10 +19,6 @@ impl<'a> Bytes<'a> {
         self.data.len()
     }
 
-    pub(crate) const fn data(&self) -> &'a [u8] {
-        self.data
-    }
-
     /// The rest from `offset` on.
     #[inline]
     pub(crate) fn from(&self, offset: usize) -> Option<Bytes<'a>> {

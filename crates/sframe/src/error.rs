@@ -55,6 +55,8 @@ pub enum Fault {
     Overlap,
     /// Its rows or its attribute start behind the row area.
     RowsOutside(u32),
+    /// So many functions claim the same rows that reading all of them is not worth it.
+    RowsShared,
     /// An unknown width of row starts.
     RowStartWidth(u8),
     /// Info bits that mean nothing.
@@ -154,6 +156,7 @@ impl fmt::Display for Fault {
             Fault::NotSorted => f.write_str("starts below its predecessor in a sorted section"),
             Fault::Overlap => f.write_str("starts inside its predecessor"),
             Fault::RowsOutside(at) => write!(f, "rows at {at:#x} are outside of the row area"),
+            Fault::RowsShared => f.write_str("rows are claimed by too many functions"),
             Fault::RowStartWidth(code) => write!(f, "unknown row start width {code}"),
             Fault::FunctionInfo(info) => write!(f, "unknown info bits {info:#x}"),
             Fault::RowKind(kind) => write!(f, "unknown row kind {kind}"),

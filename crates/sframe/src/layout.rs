@@ -121,6 +121,9 @@ pub struct Machine {
     pub(crate) zero_ra_is_same: bool,
     /// Odd words name registers, in versions that do so.
     pub(crate) register_words: bool,
+    /// Highest register that a rule can sensibly name: general registers, the return address, and
+    /// on AArch64 and s390x floating point registers, into which compilers spill.
+    pub(crate) last_register: u8,
     /// Return addresses may be signed.
     pub(crate) signs_ra: bool,
     /// Block size of PCMASK functions where the version has no field for it.
@@ -140,6 +143,7 @@ const AARCH64: Machine = Machine {
     cfa_bias: 0,
     zero_ra_is_same: false,
     register_words: false,
+    last_register: 95,
     signs_ra: true,
     default_block: 16,
 };
@@ -158,6 +162,7 @@ static MACHINES: [Machine; 4] = [
         cfa_bias: 0,
         zero_ra_is_same: false,
         register_words: false,
+        last_register: 16,
         signs_ra: false,
         default_block: 16,
     },
@@ -180,6 +185,7 @@ static MACHINES: [Machine; 4] = [
         cfa_bias: 160,
         zero_ra_is_same: true,
         register_words: true,
+        last_register: 31,
         signs_ra: false,
         default_block: 32,
     },

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod bytes;
+mod check;
 #[cfg(feature = "convert")]
 pub mod convert;
 mod error;
@@ -18,6 +19,7 @@ pub mod row;
 pub mod spec;
 mod write;
 
+pub use check::{MAX_FINDINGS, Report, check};
 pub use error::{Error, Fault, Place};
 pub use layout::{Arch, Machine};
 pub use read::{Found, Function, Functions, Header, Pc, Rows, Section};

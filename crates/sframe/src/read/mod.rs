@@ -15,4 +15,4 @@ pub use header::Header;
 pub use rows::Rows;
 pub use section::{Found, Functions, Section};
 
-pub(crate) use rows::{RawRow, RawRows};
+pub(crate) use rows::RawRows;
