@@ -8,6 +8,7 @@ use super::ObjectSource;
 use object::elf::{self, FileHeader64, ProgramHeader64};
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
 use object::{LittleEndian, ReadCache, ReadRef};
+use std::fmt;
 use std::fs::File;
 use std::hash::Hash;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -36,6 +37,21 @@ pub enum Lack {
     Malformed(&'static str),
     /// Neither `.sframe` nor `.eh_frame`.
     NoData,
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Lack::Unreadable(kind) => write!(f, "cannot be read: {kind}"),
+            Lack::NotElf => f.write_str("no ELF file"),
+            Lack::Foreign(1, machine) => write!(f, "32-bit code (ELF machine {machine})"),
+            Lack::Foreign(_, machine) => {
+                write!(f, "code of another machine (ELF machine {machine})")
+            }
+            Lack::Malformed(what) => write!(f, "malformed: {what}"),
+            Lack::NoData => f.write_str("no unwind data"),
+        }
+    }
 }
 
 /// A section's bytes and the address of the first (ELF virtual address space).

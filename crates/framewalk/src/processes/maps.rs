@@ -106,7 +106,9 @@ pub(crate) fn plain_path(path: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn all(text: &str) -> io::Result<Vec<(u64, u64, bool, u64, u64, String)>> {
+    type Told = (u64, u64, bool, u64, u64, String);
+
+    fn all(text: &str) -> io::Result<Vec<Told>> {
         let mut lines = Vec::new();
         parse(text.as_bytes(), |l| {
             let path = String::from_utf8_lossy(&plain_path(l.path)).into_owned();

@@ -5,7 +5,13 @@ mod mapped_file;
 mod mappings;
 mod maps;
 mod objects;
+mod table;
+mod tables;
+mod walker;
 
 pub use image::Lack;
 pub use mappings::{Backing, Mapping, Mappings};
 pub use objects::{Object, ObjectSource, Objects};
+pub use table::{ROWS_PER_FUNCTION, Table};
+pub use tables::Tables;
+pub use walker::{ProcessCode, StackCopy, finish, walk_process};

@@ -1,0 +1,146 @@
+//! The Rust walker over the mappings of a process and the tables of its objects.
+
+use super::{Backing, Mapping, Mappings, Objects, Tables};
+use crate::sample::{Frame, Place};
+use framewalk_walk::{Code, Found, Memory, Says, Start, Stop, walk};
+
+/// The code of one process.
+#[derive(Debug)]
+pub struct ProcessCode<'a> {
+    mappings: &'a Mappings,
+    objects: &'a Objects,
+    tables: &'a mut Tables,
+    last: Option<&'a Mapping>,
+}
+
+impl<'a> ProcessCode<'a> {
+    /// The code behind these mappings; tables are built when they are needed.
+    pub fn new(
+        mappings: &'a Mappings,
+        objects: &'a Objects,
+        tables: &'a mut Tables,
+    ) -> ProcessCode<'a> {
+        ProcessCode {
+            mappings,
+            objects,
+            tables,
+            last: None,
+        }
+    }
+
+    /// The mapping that holds a pc: mostly the one that held the pc before.
+    fn mapping(&mut self, pc: u64) -> Option<&'a Mapping> {
+        let again = self
+            .last
+            .filter(|last| (last.start..last.end).contains(&pc));
+        self.last = again.or_else(|| self.mappings.find(pc));
+        self.last
+    }
+}
+
+impl Code for ProcessCode<'_> {
+    type Place = Place;
+
+    fn find(&mut self, pc: u64) -> Found<Place> {
+        let Some(mapping) = self.mapping(pc) else {
+            return Found {
+                place: Place::Anonymous(pc),
+                says: Says::Stop(Stop::NotCode),
+            };
+        };
+        let says = match mapping.backing {
+            Backing::Object(id) => self
+                .tables
+                .get(id, self.objects)
+                .find(mapping.file_offset(pc)),
+            Backing::Anonymous => Says::Undescribed,
+            Backing::Gone => Says::Stop(Stop::ObjectGone),
+        };
+        Found {
+            place: mapping.place(pc),
+            says,
+        }
+    }
+
+    fn is_code(&mut self, pc: u64) -> bool {
+        self.mapping(pc).is_some()
+    }
+}
+
+/// Copied pieces of a stack: addresses and bytes.
+#[derive(Debug, Clone, Default)]
+pub struct StackCopy<'a> {
+    pieces: Vec<(u64, &'a [u8])>,
+    missed: bool,
+}
+
+impl<'a> StackCopy<'a> {
+    /// One piece, with the address of its first byte.
+    pub fn new(base: u64, bytes: &'a [u8]) -> StackCopy<'a> {
+        StackCopy {
+            pieces: vec![(base, bytes)],
+            missed: false,
+        }
+    }
+
+    /// Adds a piece. Where pieces overlap the first one counts; a word across two is not found.
+    pub fn push(&mut self, base: u64, bytes: &'a [u8]) {
+        self.pieces.push((base, bytes));
+    }
+}
+
+impl Memory for StackCopy<'_> {
+    fn word(&mut self, address: u64) -> Option<u64> {
+        let word = self.pieces.iter().find_map(|(base, bytes)| {
+            let offset = usize::try_from(address.checked_sub(*base)?).ok()?;
+            bytes
+                .get(offset..)?
+                .first_chunk()
+                .copied()
+                .map(u64::from_le_bytes)
+        });
+        self.missed |= word.is_none();
+        word
+    }
+}
+
+/// Walks from `start` over live memory; appends at most `limit` frames, innermost (that of
+/// `start`) first.
+pub fn walk_process(
+    start: Start,
+    memory: &mut impl Memory,
+    mut code: ProcessCode<'_>,
+    limit: usize,
+    frames: &mut Vec<Frame>,
+) -> Stop {
+    walk(start, limit, memory, &mut code, |frame| {
+        let place = match frame.place {
+            // The code was asked for the call, the sample wants the return address as found.
+            Place::Object(id, offset) => {
+                Place::Object(id, offset.wrapping_add(frame.is_return_address.into()))
+            }
+            Place::Anonymous(_) | Place::Kernel(_) => Place::Anonymous(frame.pc),
+        };
+        let (origin, is_return_address) = (frame.origin, frame.is_return_address);
+        frames.push(Frame {
+            place,
+            origin,
+            is_return_address,
+        });
+    })
+}
+
+/// The same over a copy of the stack: where the copy is too short, the walk ends with
+/// [`Stop::CopyEnded`]. It also finishes walks that began elsewhere (`start` at a caller).
+pub fn finish(
+    start: Start,
+    mut stack: StackCopy<'_>,
+    code: ProcessCode<'_>,
+    limit: usize,
+    frames: &mut Vec<Frame>,
+) -> Stop {
+    match walk_process(start, &mut stack, code, limit, frames) {
+        Stop::ReadFault | Stop::FramePointer if stack.missed => Stop::CopyEnded,
+        stop => stop,
+    }
+}
