@@ -1,1 +1,15 @@
-//! The stack walk inside the kernel.
+//! The stack walk inside the kernel: BPF programs, their loader, their tables and their records.
+//!
+//! The walk itself is C (`bpf/walk.h`, made to be included by other programs too). This crate loads
+//! it, fills its tables and reads what it sends. Everything that comes back is bounded and checked:
+//! a record that does not parse is counted, never believed.
+
+mod arena;
+mod error;
+mod load;
+mod record;
+mod skeleton;
+
+pub use error::Error;
+pub use load::{Counts, Mode, Options, Sampler};
+pub use record::{Frame, FramePlace, Key, Record, Resume, SampleRecord, StackRecord, WantRecord};

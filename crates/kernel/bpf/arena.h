@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* The arena holds what is built outside and read by every walk: tables, and the rule cache. Reads of
+ * pages that do not exist give zeros and fault nobody (kernel/bpf/arena.c). */
+#ifndef FRAMEWALK_ARENA_H
+#define FRAMEWALK_ARENA_H
+
+#define __arena __attribute__((address_space(1)))
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARENA);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, FW_ARENA_PAGES);
+	__ulong(map_extra, 1ull << 44); /* user address; offsets below are its low 32 bits */
+} arena SEC(".maps");
+
+/* A program that touches the arena must name it once, so that the verifier knows which one. */
+#define FW_USE_ARENA() asm volatile("" ::"r"(&arena))
+
+static __always_inline u64 fw_load64(u32 at)
+{
+	return *(u64 __arena *)(u64)at;
+}
+static __always_inline u32 fw_load32(u32 at)
+{
+	return *(u32 __arena *)(u64)at;
+}
+static __always_inline u16 fw_load16(u32 at)
+{
+	return *(u16 __arena *)(u64)at;
+}
+static __always_inline u8 fw_load8(u32 at)
+{
+	return *(u8 __arena *)(u64)at;
+}
+static __always_inline void fw_store64(u32 at, u64 value)
+{
+	*(u64 __arena *)(u64)at = value;
+}
+
+#endif

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* What the BPF programs and the Rust loader share. This file is the only source: the loader reads
+ * these types through the object's BTF (the skeleton's `types`), and names of stops and origins come
+ * from the walk crate through the generated reasons.h. */
+#ifndef FRAMEWALK_SHARED_H
+#define FRAMEWALK_SHARED_H
+
+/* Frames of the user stack at most, and of the kernel stack at most (the kernel's own limit). */
+#define FW_USER_FRAMES 510
+#define FW_KERNEL_FRAMES 127
+#define FW_FRAMES (FW_USER_FRAMES + FW_KERNEL_FRAMES)
+
+/* Bytes of stack that one read brings. */
+#define FW_WINDOW 2048
+/* Bytes of stack that a sample ships, at most, when its walk has to be finished outside. */
+#define FW_COPY (64 * 1024)
+
+/* A caller's CFA lies at most this far above its callee's (walk crate: MAX_FRAME_SIZE). */
+#define FW_MAX_FRAME_SIZE (1ull << 26)
+/* A signal frame may switch stacks; this often per walk (walk crate: MAX_SWITCHES). */
+#define FW_MAX_SWITCHES 8
+
+/* The arena: rule cache first, sections after it. */
+#define FW_CACHE_BITS 14
+#define FW_CACHE_BYTES ((1ull << FW_CACHE_BITS) * 8)
+#define FW_ARENA_PAGES (1u << 19) /* 2 GiB of addresses; pages exist once the loader fills them */
+
+/* Which file a mapping shows. Opaque to the loader: it registers what it was asked for. */
+struct fw_key {
+	u64 inode;
+	s64 mtime_sec;
+	u64 size;
+	u32 device;
+	u32 mtime_nsec;
+};
+
+enum fw_object_state {
+	FW_OBJECT_WANTED = 0, /* asked for, table not ready */
+	FW_OBJECT_READY = 1,  /* has a table */
+	FW_OBJECT_BARE = 2,   /* nobody describes it: frame pointer guesses */
+	FW_OBJECT_FOREIGN = 3 /* not code of this machine */
+};
+
+/* An object and its table: an SFrame V3 section in the arena, in the space of file offsets, that
+ * is, as if mapped at address 0 beside a text that starts at its file offset. */
+struct fw_object {
+	u32 id;      /* the loader's number, below 2^20 */
+	enum fw_object_state state;
+	u32 section; /* offset in the arena */
+	u32 fdes;    /* offset of the function index in the section */
+	u32 num_fdes;
+	u32 fres; /* offset of the rows in the section */
+	u32 fres_len;
+	u32 origin; /* FW_ORIGIN_FILE or FW_ORIGIN_CONVERTED */
+};
+
+/* A frame in one word: origin (4 bits), flags (2 bits), then either object id (20 bits) and file
+ * offset (38 bits), or an address (47 bits). */
+#define FW_FRAME_ORIGIN_SHIFT 60
+#define FW_FRAME_OBJECT (1ull << 59)
+#define FW_FRAME_RETURN (1ull << 58)
+#define FW_FRAME_ID_SHIFT 38
+#define FW_FRAME_OFFSET_MASK ((1ull << 38) - 1)
+#define FW_FRAME_ADDRESS_MASK ((1ull << 58) - 1)
+
+enum fw_record_kind {
+	FW_RECORD_SAMPLE = 1,
+	FW_RECORD_STACK = 2,
+	FW_RECORD_WANT = 3,
+	FW_RECORD_REGISTERS = 4,
+};
+
+enum fw_sample_flags {
+	FW_SAMPLE_LINKED = 1,   /* user frames follow in the sample with the same id */
+	FW_SAMPLE_DEFERRED = 2, /* walked in task work */
+	FW_SAMPLE_RETURN = 4,   /* where the walk stands: pc is a return address */
+	FW_SAMPLE_TOP = 8,      /* where the walk stands: the topmost frame, all registers known */
+};
+
+/* A sample: this header, then num_kernel + num_user words. */
+struct fw_sample {
+	enum fw_record_kind kind;
+	u32 pid;
+	u32 tid;
+	u32 cpu;
+	enum fw_sample_flags flags;
+	u16 num_kernel;
+	u16 num_user;
+	u16 copied; /* stack pieces sent before this record */
+	u16 stop;
+	u32 pad;
+	u64 time;
+	u64 id; /* joins LINKED samples and stack chunks */
+	/* Where the walk stands, for finishing it outside. */
+	u64 pc;
+	u64 sp;
+	u64 fp;
+	u8 comm[16];
+};
+
+/* A piece of the stack of sample `id`: this header, then `len` bytes. */
+struct fw_stack {
+	enum fw_record_kind kind;
+	u32 len;
+	u64 id;
+	u64 address;
+};
+
+/* The registers of the topmost frame of sample `id`, by DWARF number. */
+struct fw_registers {
+	enum fw_record_kind kind;
+	u32 pad;
+	u64 id;
+	u64 values[16];
+};
+
+/* Please register this object. */
+struct fw_want {
+	enum fw_record_kind kind;
+	u32 pid;
+	struct fw_key key;
+	u64 start;
+	u64 end;
+};
+
+/* Counters, one set per CPU. */
+struct fw_counts {
+	u64 samples;      /* events seen */
+	u64 run_ns;       /* time in the event program and in task work */
+	u64 run_cnt;      /* how often either ran */
+	u64 walk_ns;      /* of that: walking */
+	u64 walks;        /* walks, including those begun again in task work */
+	u64 frames;       /* user frames */
+	u64 deferred;     /* task works scheduled */
+	u64 resumed;      /* task works that ran */
+	u64 cache_hits;   /* rules found in the cache */
+	u64 searches;     /* rules searched in a table */
+	u64 windows;      /* reads of stack windows */
+	u64 maps;         /* lookups in the VMA tree */
+	u64 full_ring;    /* records that did not fit the ring: lost */
+	u64 full_threads; /* threads without room for deferred work: walked at once instead */
+	u64 full_objects; /* objects beyond the table */
+};
+
+#endif

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* The state of one walk. It lives in a map value, never on the BPF stack: it is too large, and task
+ * work may sleep and migrate, so it belongs to the thread there. */
+#ifndef FRAMEWALK_STATE_H
+#define FRAMEWALK_STATE_H
+
+/* An executable mapping as it was when this walk met it. */
+struct fw_range {
+	u64 start;
+	u64 end;
+	u64 bias; /* file offset = pc - bias */
+	u32 kind; /* enum fw_range_kind */
+	struct fw_object object;
+};
+
+enum fw_range_kind {
+	FW_RANGE_OBJECT = 1,    /* a file or the vdso; see object.state */
+	FW_RANGE_ANONYMOUS = 2, /* executable, no file: generated code */
+};
+
+#define FW_RANGES 8
+
+/* Rules of one row, lowered. Kinds of `ra` and `fp`: */
+enum fw_rule_kind {
+	FW_RULE_SAME = 0,     /* still in its own register */
+	FW_RULE_AT_CFA = 1,   /* the word at CFA + offset */
+	FW_RULE_AT_REG = 2,   /* the word at register + offset */
+	FW_RULE_VALUE_REG = 3 /* register + offset */
+};
+
+struct fw_rule {
+	u8 outermost;
+	u8 signal;
+	u8 cfa_reg;
+	u8 cfa_deref;
+	s32 cfa_off;
+	u8 ra_kind;
+	u8 ra_reg;
+	u8 fp_kind;
+	u8 fp_reg;
+	s32 ra_off;
+	s32 fp_off;
+};
+
+struct fw_walk {
+	/* The frame reached. */
+	u64 pc;
+	u64 sp;
+	u64 fp;
+	u8 top;        /* all registers are the thread's own */
+	u8 is_return;  /* pc is a return address */
+	u8 origin;     /* how pc was learned */
+	u8 switches;   /* signal frames that left the stack */
+	u32 last;      /* range used last */
+	u32 num_ranges;
+	u32 limit;
+	u32 num_user;
+	u32 num_kernel;
+	struct fw_rule rule;
+	struct fw_range ranges[FW_RANGES];
+	/* The window: `window_len` bytes of stack from `window_at`. */
+	u64 window_at;
+	u64 window_len;
+	struct fw_stack stack; /* header of a shipped piece, whose body is the window */
+	u64 window[FW_WINDOW / 8];
+	/* Records that are not samples. */
+	struct fw_want want;
+	struct fw_registers registers;
+	struct fw_sample sample;
+	u64 frames[FW_FRAMES]; /* directly behind its header */
+	u64 slack[3];          /* so that masked indexes stay inside */
+};
+
+#endif

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* One step: from a frame to its caller. Compute, check, read, and only then commit. The rules are
+ * those of the reference walker (crates/walk); every number from the process is an allegation. */
+#ifndef FRAMEWALK_STEP_H
+#define FRAMEWALK_STEP_H
+
+/* What a step answers: go on, or a stop (enum in reasons.h) plus one. */
+#define FW_GO 0
+#define FW_STOP(reason) ((reason) + 1)
+
+/* A user address: below the non-canonical hole (AMD64, 47 bits). */
+#define FW_USER_END (1ull << 47)
+
+static __always_inline long fw_read_user(void *to, u32 size, u64 from, bool sleepable)
+{
+	if (sleepable)
+		return bpf_copy_from_user(to, size, (const void *)from);
+	return bpf_probe_read_user(to, size, (const void *)from);
+}
+
+/* Brings a window that holds the word at `address`. One large read serves many frames, so it
+ * begins at the stack pointer where that is near enough. */
+static __always_inline bool fw_fill(struct fw_walk *w, u64 address, bool sleepable)
+{
+	u64 from = address - w->sp < FW_WINDOW - 512 ? w->sp & ~7ull : address, rest;
+
+	w->window_len = 0;
+	w->window_at = from;
+	if (!fw_read_user(w->window, FW_WINDOW, from, sleepable)) {
+		w->window_len = FW_WINDOW;
+		return true;
+	}
+	/* The window may reach into a page that is not there: up to the page's end, if that holds the word. */
+	rest = 4096 - (from & 4095);
+	if (rest >= FW_WINDOW || address + 8 > from + rest) {
+		w->window_at = address;
+		if (fw_read_user(w->window, 8, address, sleepable))
+			return false;
+		w->window_len = 8;
+		return true;
+	}
+	if (fw_read_user(w->window, rest & (FW_WINDOW - 1), from, sleepable))
+		return false;
+	w->window_len = rest;
+	return true;
+}
+
+/* The word at `address`. */
+static __always_inline bool fw_read_word(struct fw_walk *w, u64 address, u64 *word, bool sleepable)
+{
+	u64 inside = address - w->window_at;
+
+	if (address >= FW_USER_END - 8)
+		return false;
+	if (inside >= w->window_len || w->window_len - inside < 8) {
+		if (!fw_fill(w, address, sleepable))
+			return false;
+		inside = address - w->window_at;
+	}
+	*word = w->window[inside / 8 & (FW_WINDOW / 8 - 1)];
+	return true;
+}
+
+/* A register of the current thread's user mode, by its DWARF number (AMD64 psABI, figure 3.36).
+ * A function of its own: loads from pt_regs and from the walk's state must not be merged. */
+__noinline u64 fw_thread_register(u32 number)
+{
+	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+
+	switch (number) {
+	case 0: return regs->ax;
+	case 1: return regs->dx;
+	case 2: return regs->cx;
+	case 3: return regs->bx;
+	case 4: return regs->si;
+	case 5: return regs->di;
+	case 6: return regs->bp;
+	case 7: return regs->sp;
+	case 8: return regs->r8;
+	case 9: return regs->r9;
+	case 10: return regs->r10;
+	case 11: return regs->r11;
+	case 12: return regs->r12;
+	case 13: return regs->r13;
+	case 14: return regs->r14;
+	case 15: return regs->r15;
+	}
+	return 0;
+}
+
+/* The value of a register in the frame reached: others than SP and FP only in the topmost frame. */
+static __always_inline bool fw_register(const struct fw_walk *w, u32 number, u64 *value)
+{
+	if (number == FW_REG_SP) {
+		*value = w->sp;
+		return true;
+	}
+	if (number == FW_REG_FP) {
+		*value = w->fp;
+		return true;
+	}
+	if (!w->top || number > 15)
+		return false;
+	*value = fw_thread_register(number);
+	return true;
+}
+
+/* Executes one RA or FP rule. */
+static __always_inline int fw_apply(struct fw_walk *w, u64 cfa, u32 kind, u32 reg, s32 off, u64 same, u64 *value, bool sleepable)
+{
+	u64 base = cfa;
+
+	if (kind == FW_RULE_SAME) {
+		*value = same;
+		return FW_GO;
+	}
+	if (kind != FW_RULE_AT_CFA && !fw_register(w, reg, &base))
+		return FW_STOP(FW_STOP_REGISTER_UNKNOWN);
+	base += off;
+	if (kind == FW_RULE_VALUE_REG) {
+		*value = base;
+		return FW_GO;
+	}
+	if (base & 7)
+		return FW_STOP(FW_STOP_BAD_ROW);
+	return fw_read_word(w, base, value, sleepable) ? FW_GO : FW_STOP(FW_STOP_READ_FAULT);
+}
+
+/* By w->rule. */
+static __always_inline int fw_step_rule(struct fw_walk *w, u32 origin, bool sleepable)
+{
+	const struct fw_rule *rule = &w->rule;
+	u64 cfa, ra, fp;
+	int stop;
+
+	if (rule->outermost)
+		return FW_STOP(FW_STOP_OUTERMOST);
+	if (!fw_register(w, rule->cfa_reg, &cfa))
+		return FW_STOP(FW_STOP_REGISTER_UNKNOWN);
+	cfa += rule->cfa_off;
+	if (rule->cfa_deref) {
+		if (cfa & 7)
+			return FW_STOP(FW_STOP_BAD_ROW);
+		if (!fw_read_word(w, cfa, &cfa, sleepable))
+			return FW_STOP(FW_STOP_READ_FAULT);
+	}
+	if (cfa & 7 || cfa >= FW_USER_END)
+		return FW_STOP(FW_STOP_CFA_BAD);
+	if (cfa <= w->sp || cfa - w->sp > FW_MAX_FRAME_SIZE) {
+		/* Only a signal frame may leave the stack, and only so often: no loop can hide in it. */
+		if (!rule->signal)
+			return FW_STOP(cfa <= w->sp ? FW_STOP_CFA_NOT_ABOVE : FW_STOP_CFA_BAD);
+		if (w->switches >= FW_MAX_SWITCHES)
+			return FW_STOP(FW_STOP_LOOP);
+		w->switches++;
+	}
+	stop = fw_apply(w, cfa, rule->ra_kind, rule->ra_reg, rule->ra_off, 0, &ra, sleepable);
+	if (stop)
+		return stop;
+	stop = fw_apply(w, cfa, rule->fp_kind, rule->fp_reg, rule->fp_off, w->fp, &fp, sleepable);
+	if (stop)
+		return stop;
+	if (!ra)
+		return FW_STOP(FW_STOP_ZERO_RETURN);
+
+	w->pc = ra;
+	w->sp = cfa;
+	w->fp = fp;
+	w->is_return = !rule->signal;
+	w->top = 0;
+	w->origin = origin;
+	return FW_GO;
+}
+
+#endif

@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* The walk: any tracing program may include this, share the maps by pinning (objects, arena, wants,
+ * counts), and call fw_begin() and fw_run() in place of bpf_get_stack(BPF_F_USER_STACK).
+ *
+ * `sleepable` is a constant: true only where bpf_copy_from_user is allowed (task work). */
+#ifndef FRAMEWALK_WALK_H
+#define FRAMEWALK_WALK_H
+
+#include "kernel_types.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "reasons.h"
+#include "shared.h"
+#include "arena.h"
+#include "state.h"
+
+/* Requests for objects that nobody registered yet; the loader reads them. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 256 * 1024);
+} wants SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct fw_counts);
+} counts SEC(".maps");
+
+/* Adds to a counter of this CPU. Not atomic against task work that is preempted here: a count may be
+ * off by one then, and none of them decides anything. */
+#define FW_COUNT(field, n) \
+	do { \
+		u32 _zero = 0; \
+		struct fw_counts *_counts = bpf_map_lookup_elem(&counts, &_zero); \
+		if (_counts) \
+			_counts->field += (n); \
+	} while (0)
+
+#include "maps.h"
+#include "lookup.h"
+#include "step.h"
+
+static __always_inline void fw_want_object(struct fw_walk *w, struct fw_key *key, u64 start, u64 end)
+{
+	struct fw_object wanted = {.state = FW_OBJECT_WANTED};
+	long error = bpf_map_update_elem(&objects, key, &wanted, BPF_NOEXIST);
+
+	if (error) {
+		/* -EEXIST: another CPU asked at the same moment. */
+		if (error != -17)
+			FW_COUNT(full_objects, 1);
+		return;
+	}
+	w->want.kind = FW_RECORD_WANT;
+	w->want.pid = bpf_get_current_pid_tgid() >> 32;
+	w->want.key = *key;
+	w->want.start = start;
+	w->want.end = end;
+	if (bpf_ringbuf_output(&wants, &w->want, sizeof(w->want), BPF_RB_FORCE_WAKEUP)) {
+		/* Nobody heard it: let the next walk ask again. */
+		bpf_map_delete_elem(&objects, key);
+		FW_COUNT(full_ring, 1);
+	}
+}
+
+/* What the VMA says, once. 0, or a stop. */
+static __always_inline int fw_map_once(struct mm_struct *mm, u64 pc, struct fw_range *range, struct fw_key *key)
+{
+	u64 entry = fw_maple_find(fw_kernel_word((u64)&mm->mm_mt.ma_root), pc), start, end, pgoff;
+	struct vm_area_struct *vma;
+	struct file *file;
+
+	if (!entry)
+		return FW_STOP(FW_STOP_NOT_CODE);
+	vma = FW_TYPED(vm_area_struct, entry);
+	start = vma->vm_start;
+	end = vma->vm_end;
+	pgoff = vma->vm_pgoff;
+	file = vma->vm_file;
+	if (pc < start || pc >= end || vma->vm_mm != mm)
+		return FW_STOP(FW_STOP_MAPS_BUSY);
+	if (!(vma->vm_flags & FW_VM_EXEC))
+		return FW_STOP(FW_STOP_NOT_CODE);
+	range->start = start;
+	range->end = end;
+	range->bias = start - (pgoff << 12);
+	range->kind = FW_RANGE_OBJECT;
+	if (file) {
+		fw_inode_key(file->f_inode, key);
+	} else if (start == (u64)mm->context.vdso) {
+		range->bias = start;
+		key->device = FW_VDSO_DEVICE;
+	} else {
+		range->bias = 0;
+		range->kind = FW_RANGE_ANONYMOUS;
+	}
+	/* The same twice, or it was changing under us. */
+	if (vma->vm_start != start || vma->vm_end != end || vma->vm_pgoff != pgoff || vma->vm_file != file || vma->vm_mm != mm)
+		return FW_STOP(FW_STOP_MAPS_BUSY);
+	return FW_GO;
+}
+
+/* Learns the mapping of `pc` into the next slot of the walk's ranges. */
+static __noinline int fw_map(struct fw_walk *w, u64 pc, bool sleepable)
+{
+	struct mm_struct *mm = bpf_get_current_task_btf()->mm;
+	struct fw_range *range = &w->ranges[w->num_ranges & (FW_RANGES - 1)];
+	struct fw_object *object;
+	struct fw_key key = {};
+	int stop;
+
+	if (!mm)
+		return FW_STOP(FW_STOP_EXITED);
+	FW_COUNT(maps, 1);
+	if (sleepable)
+		bpf_rcu_read_lock();
+	stop = fw_map_once(mm, pc, range, &key);
+	if (stop)
+		stop = fw_map_once(mm, pc, range, &key);
+	if (sleepable)
+		bpf_rcu_read_unlock();
+	if (stop)
+		return stop;
+	if (range->kind == FW_RANGE_OBJECT) {
+		object = bpf_map_lookup_elem(&objects, &key);
+		if (object) {
+			range->object = *object;
+		} else {
+			fw_want_object(w, &key, range->start, range->end);
+			range->object.state = FW_OBJECT_WANTED;
+		}
+	}
+	w->last = w->num_ranges;
+	w->num_ranges++;
+	return FW_GO;
+}
+
+static __always_inline bool fw_in(const struct fw_range *range, u64 pc)
+{
+	return pc - range->start < range->end - range->start;
+}
+
+/* Makes w->last the range of `pc`. */
+static __always_inline int fw_locate(struct fw_walk *w, u64 pc, bool sleepable)
+{
+	if (pc >= FW_USER_END)
+		return FW_STOP(FW_STOP_NOT_CODE);
+	if (w->num_ranges && fw_in(&w->ranges[w->last & (FW_RANGES - 1)], pc))
+		return FW_GO;
+	for (u32 i = 0; i < FW_RANGES; i++) {
+		if (i < w->num_ranges && fw_in(&w->ranges[i], pc)) {
+			w->last = i;
+			return FW_GO;
+		}
+	}
+	return fw_map(w, pc, sleepable);
+}
+
+/* Where nobody describes the code: the frame pointer, if what it says checks out. A guess, and marked. */
+static __always_inline int fw_step_guess(struct fw_walk *w, bool sleepable)
+{
+	u64 at = w->fp, fp, ra;
+
+	if (at & 7 || at < w->sp || at - w->sp > FW_MAX_FRAME_SIZE)
+		return FW_STOP(FW_STOP_FRAME_POINTER);
+	if (!fw_read_word(w, at, &fp, sleepable) || !fw_read_word(w, at + 8, &ra, sleepable))
+		return FW_STOP(FW_STOP_FRAME_POINTER);
+	if (!ra || fw_locate(w, ra - 1, sleepable))
+		return FW_STOP(FW_STOP_FRAME_POINTER);
+	w->pc = ra;
+	w->sp = at + 16;
+	w->fp = fp;
+	w->is_return = 1;
+	w->top = 0;
+	w->origin = FW_ORIGIN_FRAME_POINTER;
+	return FW_GO;
+}
+
+static __always_inline int fw_find_rule(struct fw_walk *w, u32 range, u32 id, u64 offset)
+{
+	bool cacheable = fw_cacheable(id, offset);
+	u64 mix = fw_cache_mix(id, offset);
+	int found;
+
+	if (cacheable) {
+		u32 packed = fw_cache_get(mix);
+
+		if (packed) {
+			fw_rule_unpack(&w->rule, packed);
+			return FW_LOOKUP_FOUND;
+		}
+	}
+	FW_COUNT(searches, 1);
+	found = fw_search(w, range, offset);
+	if (found == FW_LOOKUP_FOUND && cacheable) {
+		u32 packed = fw_rule_pack(&w->rule);
+
+		if (packed)
+			fw_cache_put(mix, packed);
+	}
+	return found;
+}
+
+/* Notes the frame that the walk stands on, then steps to its caller. */
+static __always_inline int fw_frame(struct fw_walk *w, bool sleepable)
+{
+	u64 pc = w->pc, find = pc - w->is_return, word;
+	u32 at = w->num_kernel + w->num_user;
+	const struct fw_range *range;
+	int stop = fw_locate(w, find, sleepable);
+
+	range = &w->ranges[w->last & (FW_RANGES - 1)];
+	/* These are finished outside, which notes the frame itself. */
+	if (stop == FW_STOP(FW_STOP_MAPS_BUSY))
+		return stop;
+	if (!stop && range->kind == FW_RANGE_OBJECT && range->object.state == FW_OBJECT_WANTED)
+		return FW_STOP(FW_STOP_TABLE_PENDING);
+
+	if (w->num_user >= w->limit || at >= FW_FRAMES)
+		return FW_STOP(FW_STOP_LIMIT);
+	word = (u64)w->origin << FW_FRAME_ORIGIN_SHIFT;
+	if (w->is_return)
+		word |= FW_FRAME_RETURN;
+	if (!stop && range->kind == FW_RANGE_OBJECT)
+		word |= FW_FRAME_OBJECT | (u64)range->object.id << FW_FRAME_ID_SHIFT | ((pc - range->bias) & FW_FRAME_OFFSET_MASK);
+	else
+		word |= pc & FW_FRAME_ADDRESS_MASK;
+	w->frames[at] = word;
+	w->num_user++;
+	if (stop)
+		return stop;
+
+	if (range->kind == FW_RANGE_ANONYMOUS || range->object.state == FW_OBJECT_BARE)
+		return fw_step_guess(w, sleepable);
+	if (range->object.state != FW_OBJECT_READY)
+		return FW_STOP(FW_STOP_FOREIGN_CODE);
+	switch (fw_find_rule(w, w->last, range->object.id, find - range->bias)) {
+	case FW_LOOKUP_FOUND:
+		return fw_step_rule(w, range->object.origin, sleepable);
+	case FW_LOOKUP_NONE:
+		return FW_STOP(FW_STOP_NO_ROW);
+	}
+	return FW_STOP(FW_STOP_BAD_ROW);
+}
+
+/* Stands the walk on the current thread's own frame. */
+static __always_inline void fw_begin(struct fw_walk *w, u32 limit)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
+
+	w->num_user = 0;
+	w->num_ranges = 0;
+	w->last = 0;
+	w->window_len = 0;
+	w->switches = 0;
+	w->limit = limit;
+	w->origin = FW_ORIGIN_REGISTERS;
+	w->is_return = 0;
+	w->top = 1;
+	w->pc = regs->ip;
+	w->sp = regs->sp;
+	w->fp = regs->bp;
+}
+
+#define FW_USER64_CS 0x33 /* arch/x86/include/asm/segment.h, __USER_CS */
+
+/* Walks to the end and answers why it is the end. Frames are in w->frames from num_kernel on. */
+static __always_inline u32 fw_run(struct fw_walk *w, bool sleepable)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	int stop = FW_GO;
+
+	FW_USE_ARENA();
+	if (!task->mm)
+		return FW_STOP_EXITED;
+	if ((((struct pt_regs *)bpf_task_pt_regs(task))->cs & 0xffff) != FW_USER64_CS)
+		return FW_STOP_FOREIGN_CODE;
+	while (!stop && can_loop)
+		stop = fw_frame(w, sleepable);
+	return stop ? stop - 1 : FW_STOP_LIMIT;
+}
+
+#endif

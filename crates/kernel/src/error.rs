@@ -1,0 +1,47 @@
+//! Why the kernel side could not do what it was asked.
+
+use std::fmt;
+
+/// What failed, and where.
+#[derive(Debug)]
+pub enum Error {
+    /// The programs could not be opened or loaded.
+    Load(libbpf_rs::Error),
+    /// A program could not be attached to an event.
+    Attach(libbpf_rs::Error),
+    /// A map operation failed.
+    Map(libbpf_rs::Error),
+    /// The mode is not possible on this kernel.
+    NoTaskWork,
+    /// The arena has no room for a table of so many bytes.
+    ArenaFull(usize),
+    /// The section is not one that the walker reads.
+    Section(framewalk_sframe::Error),
+    /// The object number is beyond what a frame can carry.
+    ObjectNumber(u32),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Load(error) => write!(f, "the kernel refused the BPF programs: {error:#}"),
+            Error::Attach(error) => write!(f, "the BPF program could not be attached: {error:#}"),
+            Error::Map(error) => write!(f, "a BPF map refused an update: {error:#}"),
+            Error::NoTaskWork => {
+                write!(f, "this kernel has no BPF task work (Linux 6.18 and later): use --mode immediate or auto")
+            }
+            Error::ArenaFull(bytes) => write!(f, "no room in the arena for a table of {bytes} bytes"),
+            Error::Section(error) => write!(f, "not a usable SFrame section: {error}"),
+            Error::ObjectNumber(number) => write!(f, "object number {number} does not fit a frame"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Load(error) | Error::Attach(error) | Error::Map(error) => Some(error),
+            _ => None,
+        }
+    }
+}
