@@ -4,6 +4,10 @@
 //! An engine is opened on a target, started, polled, and finished. It says by [`Unavailable`] what
 //! is missing (a capability or a sysctl, by name) so that `auto` can fall to the next one.
 
+mod open;
+
+pub use open::{Kind, Mode, open};
+
 use crate::processes::Objects;
 use crate::sample::Sample;
 use std::time::Duration;
