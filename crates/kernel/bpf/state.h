@@ -50,13 +50,19 @@ struct fw_walk {
 	u8 top;        /* all registers are the thread's own */
 	u8 is_return;  /* pc is a return address */
 	u8 origin;     /* how pc was learned */
-	u8 switches;   /* signal frames that left the stack */
+	u8 num_switches;
 	u32 last;      /* range used last */
 	u32 num_ranges;
 	u32 limit;
 	u32 num_user;
 	u32 num_kernel;
 	struct fw_rule rule;
+	/* Where signal frames left the stack. */
+	struct {
+		u64 ra;
+		u64 cfa;
+	} switches[FW_MAX_SWITCHES];
+	u64 odd_word;
 	struct fw_range ranges[FW_RANGES];
 	/* The window: `window_len` bytes of stack from `window_at`. */
 	u64 window_at;

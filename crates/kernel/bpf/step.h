@@ -52,6 +52,13 @@ static __always_inline bool fw_read_word(struct fw_walk *w, u64 address, u64 *wo
 
 	if (address >= FW_USER_END - 8)
 		return false;
+	if (address & 7) {
+		/* No compiler does this; the window serves aligned words only. */
+		if (fw_read_user(&w->odd_word, 8, address, sleepable))
+			return false;
+		*word = w->odd_word;
+		return true;
+	}
 	if (inside >= w->window_len || w->window_len - inside < 8) {
 		if (!fw_fill(w, address, sleepable))
 			return false;
@@ -121,9 +128,33 @@ static __always_inline int fw_apply(struct fw_walk *w, u64 cfa, u32 kind, u32 re
 		*value = base;
 		return FW_GO;
 	}
-	if (base & 7)
-		return FW_STOP(FW_STOP_BAD_ROW);
 	return fw_read_word(w, base, value, sleepable) ? FW_GO : FW_STOP(FW_STOP_READ_FAULT);
+}
+
+/* A CFA on the same stack: aligned, above the stack pointer, and not too far. */
+static __always_inline int fw_check_cfa(u64 sp, u64 cfa)
+{
+	if (cfa & 7)
+		return FW_STOP(FW_STOP_CFA_BAD);
+	if (cfa <= sp)
+		return FW_STOP(FW_STOP_CFA_NOT_ABOVE);
+	return cfa - sp > FW_MAX_FRAME_SIZE ? FW_STOP(FW_STOP_CFA_BAD) : FW_GO;
+}
+
+/* A signal frame leaves the stack: only so often, and never twice the same way. */
+__noinline int fw_switch_stack(struct fw_walk *w, u64 ra, u64 cfa)
+{
+	if (!w)
+		return FW_STOP(FW_STOP_LOOP);
+	for (u32 i = 0; i < FW_MAX_SWITCHES; i++)
+		if (i < w->num_switches && w->switches[i].ra == ra && w->switches[i].cfa == cfa)
+			return FW_STOP(FW_STOP_LOOP);
+	if (w->num_switches >= FW_MAX_SWITCHES)
+		return FW_STOP(FW_STOP_CFA_NOT_ABOVE);
+	w->switches[w->num_switches & (FW_MAX_SWITCHES - 1)].ra = ra;
+	w->switches[w->num_switches & (FW_MAX_SWITCHES - 1)].cfa = cfa;
+	w->num_switches++;
+	return FW_GO;
 }
 
 /* By w->rule. */
@@ -131,29 +162,18 @@ static __always_inline int fw_step_rule(struct fw_walk *w, u32 origin, bool slee
 {
 	const struct fw_rule *rule = &w->rule;
 	u64 cfa, ra, fp;
-	int stop;
+	int stop, off_stack;
 
 	if (rule->outermost)
 		return FW_STOP(FW_STOP_OUTERMOST);
 	if (!fw_register(w, rule->cfa_reg, &cfa))
 		return FW_STOP(FW_STOP_REGISTER_UNKNOWN);
 	cfa += rule->cfa_off;
-	if (rule->cfa_deref) {
-		if (cfa & 7)
-			return FW_STOP(FW_STOP_BAD_ROW);
-		if (!fw_read_word(w, cfa, &cfa, sleepable))
-			return FW_STOP(FW_STOP_READ_FAULT);
-	}
-	if (cfa & 7 || cfa >= FW_USER_END)
-		return FW_STOP(FW_STOP_CFA_BAD);
-	if (cfa <= w->sp || cfa - w->sp > FW_MAX_FRAME_SIZE) {
-		/* Only a signal frame may leave the stack, and only so often: no loop can hide in it. */
-		if (!rule->signal)
-			return FW_STOP(cfa <= w->sp ? FW_STOP_CFA_NOT_ABOVE : FW_STOP_CFA_BAD);
-		if (w->switches >= FW_MAX_SWITCHES)
-			return FW_STOP(FW_STOP_LOOP);
-		w->switches++;
-	}
+	if (rule->cfa_deref && !fw_read_word(w, cfa, &cfa, sleepable))
+		return FW_STOP(FW_STOP_READ_FAULT);
+	off_stack = fw_check_cfa(w->sp, cfa);
+	if (off_stack && (!rule->signal || cfa & 7 || cfa >= FW_USER_END))
+		return off_stack;
 	stop = fw_apply(w, cfa, rule->ra_kind, rule->ra_reg, rule->ra_off, 0, &ra, sleepable);
 	if (stop)
 		return stop;
@@ -162,6 +182,11 @@ static __always_inline int fw_step_rule(struct fw_walk *w, u32 origin, bool slee
 		return stop;
 	if (!ra)
 		return FW_STOP(FW_STOP_ZERO_RETURN);
+	if (off_stack) {
+		stop = fw_switch_stack(w, ra, cfa);
+		if (stop)
+			return stop;
+	}
 
 	w->pc = ra;
 	w->sp = cfa;

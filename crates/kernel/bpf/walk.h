@@ -166,7 +166,9 @@ static __always_inline int fw_step_guess(struct fw_walk *w, bool sleepable)
 		return FW_STOP(FW_STOP_FRAME_POINTER);
 	if (!fw_read_word(w, at, &fp, sleepable) || !fw_read_word(w, at + 8, &ra, sleepable))
 		return FW_STOP(FW_STOP_FRAME_POINTER);
-	if (!ra || fw_locate(w, ra - 1, sleepable))
+	if (!ra)
+		return FW_STOP(FW_STOP_ZERO_RETURN);
+	if ((fp && fp <= at) || fw_locate(w, ra - 1, sleepable))
 		return FW_STOP(FW_STOP_FRAME_POINTER);
 	w->pc = ra;
 	w->sp = at + 16;
@@ -208,17 +210,21 @@ static __always_inline int fw_frame(struct fw_walk *w, bool sleepable)
 	u64 pc = w->pc, find = pc - w->is_return, word;
 	u32 at = w->num_kernel + w->num_user;
 	const struct fw_range *range;
-	int stop = fw_locate(w, find, sleepable);
+	int stop;
 
+	if (w->num_user >= w->limit || at >= FW_FRAMES)
+		return FW_STOP(FW_STOP_LIMIT);
+	stop = fw_locate(w, find, sleepable);
 	range = &w->ranges[w->last & (FW_RANGES - 1)];
 	/* These are finished outside, which notes the frame itself. */
 	if (stop == FW_STOP(FW_STOP_MAPS_BUSY))
 		return stop;
 	if (!stop && range->kind == FW_RANGE_OBJECT && range->object.state == FW_OBJECT_WANTED)
 		return FW_STOP(FW_STOP_TABLE_PENDING);
+	/* A caller outside of all code is no frame. */
+	if (stop && w->origin != FW_ORIGIN_REGISTERS)
+		return stop;
 
-	if (w->num_user >= w->limit || at >= FW_FRAMES)
-		return FW_STOP(FW_STOP_LIMIT);
 	word = (u64)w->origin << FW_FRAME_ORIGIN_SHIFT;
 	if (w->is_return)
 		word |= FW_FRAME_RETURN;
@@ -254,7 +260,7 @@ static __always_inline void fw_begin(struct fw_walk *w, u32 limit)
 	w->num_ranges = 0;
 	w->last = 0;
 	w->window_len = 0;
-	w->switches = 0;
+	w->num_switches = 0;
 	w->limit = limit;
 	w->origin = FW_ORIGIN_REGISTERS;
 	w->is_return = 0;
