@@ -17,6 +17,7 @@ mod layout;
 mod read;
 pub mod row;
 pub mod spec;
+mod text;
 mod write;
 
 pub use check::{MAX_FINDINGS, Report, check};
@@ -24,4 +25,5 @@ pub use error::{Error, Fault, Place};
 pub use layout::{Arch, Machine};
 pub use read::{Found, Function, Functions, Header, Pc, Rows, Section};
 pub use row::{CallerRule, Cfa, Register, Row, Rule, Unwind};
+pub use text::Text;
 pub use write::{Builder, FunctionRows, Unsayable, WriteError};
