@@ -181,7 +181,7 @@ fn exercise(bytes: &[u8], address: u64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn reading_gives_what_was_written(functions in program(), address in 0..u64::MAX / 2) {

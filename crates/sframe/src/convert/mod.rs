@@ -35,6 +35,10 @@ pub const MAX_COMMON_ENTRY: usize = 1024;
 /// Bytes of a PLT's block, which the expression of its CFA is about (psABI "Procedure Linkage Table").
 const PLT_BLOCK: u8 = 16;
 
+/// Distance of functions that are still believed; it keeps every distance within the
+/// format's 63 bits, wherever near `.eh_frame` the new section goes.
+const FARTHEST: u64 = 1 << 62;
+
 /// An `.eh_frame` section of a linked file.
 #[derive(Debug, Clone, Copy)]
 pub struct EhFrame<'a> {
@@ -119,6 +123,7 @@ pub fn eh_frame(input: EhFrame<'_>) -> Conversion {
             machine,
         },
         bases: &bases,
+        address: input.address,
         context: UnwindContext::new_in(),
         rows: Vec::new(),
         out: Conversion::default(),
@@ -146,6 +151,8 @@ impl Conversion {
 struct Converter<'a> {
     lowering: Lowering<'a>,
     bases: &'a BaseAddresses,
+    /// Address of `.eh_frame`.
+    address: u64,
     context: UnwindContext<usize, Storage>,
     /// Rows of the function being put together; kept to save allocations.
     rows: Vec<Row>,
@@ -167,6 +174,7 @@ impl Converter<'_> {
             (0, _) => Some((Refusal::ZeroLength, 0)),
             _ if start == 0 => Some((Refusal::Tombstone, 0)),
             (_, None) => Some((Refusal::Wraps, 1)),
+            _ if start.abs_diff(self.address) >= FARTHEST => Some((Refusal::TooFar, 1)),
             (1..=0xffff_ffff, Some(_)) if is_column(entry, machine) => None,
             (1..=0xffff_ffff, Some(_)) => Some((Refusal::ReturnColumn, 1)),
             (_, Some(_)) => Some((Refusal::TooLong, 1)),
@@ -185,6 +193,7 @@ impl Converter<'_> {
             context,
             rows,
             out,
+            ..
         } = self;
         let machine = lowering.machine;
         let mut table = match entry.rows(&lowering.section, bases, context) {

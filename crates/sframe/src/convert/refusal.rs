@@ -40,6 +40,8 @@ refusals! {
     Wraps = "wraps", "a function that wraps around the address space";
     /// A function of 4 GiB or more.
     TooLong = "too-long", "a function of 4 GiB or more";
+    /// A function at least 2^62 bytes away from `.eh_frame`, further than any file reaches.
+    TooFar = "too-far", "a function implausibly far from its unwind data";
     /// A function that overlaps one of an earlier entry.
     Overlap = "overlap", "a function that overlaps one of an earlier entry";
     /// An entry that cannot be parsed.
