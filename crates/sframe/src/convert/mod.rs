@@ -86,7 +86,7 @@ pub struct Conversion {
 struct Storage;
 
 impl UnwindContextStorage<usize> for Storage {
-    type Rules = [(gimli::Register, RegisterRule<usize>); 64];
+    type Rules = [(gimli::Register, RegisterRule<usize>); 32];
     type Stack = Box<[UnwindTableRow<usize, Self>; 16]>;
 }
 
