@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn the_child_waits_before_its_exec_and_keeps_its_pid() {
-        let waiting = hold(&command(&["sh", "-c", "read line; exit 3"])).unwrap();
+        let waiting = hold(&command(&["sleep", "1000"])).unwrap();
         let pid = waiting.pid();
         assert_eq!(
             executable(pid),
@@ -183,7 +183,7 @@ mod tests {
         assert_ne!(
             executable(pid),
             executable(std::process::id()),
-            "now the shell"
+            "now the command"
         );
         kill_process(Pid::from_child(&running.child), Signal::KILL).unwrap();
         assert_eq!(describe(wait(running)), "was killed by signal 9");

@@ -9,6 +9,7 @@
 use crate::sample::{Frame, Place, Sample};
 use framewalk_walk::{Origin, Stop};
 use indexmap::IndexSet;
+use std::collections::BTreeMap;
 
 /// A frame of a [`Profile`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -159,6 +160,15 @@ impl Profile {
             stack = caller;
         }
         Stop::ALL[stack.0 as usize]
+    }
+
+    /// How often each thread was met with each stack, by thread and stack.
+    pub fn counted(&self) -> BTreeMap<(ThreadId, StackId), u64> {
+        let mut counts = BTreeMap::new();
+        for sample in &self.samples {
+            *counts.entry((sample.thread, sample.stack)).or_default() += 1;
+        }
+        counts
     }
 
     /// How many samples ended so.

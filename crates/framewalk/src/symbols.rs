@@ -55,16 +55,16 @@ impl Symbols {
             .map(|(number, line)| (&self.functions[number as usize], line))
     }
 
-    /// The same by number: an index into [`Symbols::functions`].
+    /// The same by number: see [`Symbols::function`].
     pub fn numbered(&self, frame: FrameId) -> impl DoubleEndedIterator<Item = (u32, u32)> {
         let (first, count) = self.frames[frame.0 as usize];
         let entries = &self.entries[first as usize..][..count as usize];
         entries.iter().map(|entry| (entry.function, entry.line))
     }
 
-    /// Every function, in the order of their numbers.
-    pub fn functions(&self) -> impl ExactSizeIterator<Item = &Function> {
-        self.functions.iter()
+    /// The function of this number.
+    pub fn function(&self, number: u32) -> &Function {
+        &self.functions[number as usize]
     }
 
     /// Looks all frames of a profile up. `progress` hears what is being read.

@@ -7,7 +7,7 @@
 use super::View;
 use crate::profile::{StackId, ThreadId};
 use framewalk_walk::{Origin, Stop};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 /// The mark after the name of a kernel function.
@@ -36,12 +36,8 @@ pub fn cut(stop: Stop) -> Option<String> {
 
 /// Every stack with its count.
 pub fn stacks(view: &View) -> BTreeMap<String, u64> {
-    let mut counts: HashMap<(ThreadId, StackId), u64> = HashMap::new();
-    for sample in view.profile.samples() {
-        *counts.entry((sample.thread, sample.stack)).or_default() += 1;
-    }
     let mut lines = BTreeMap::new();
-    for ((thread, stack), count) in counts {
+    for ((thread, stack), count) in view.profile.counted() {
         *lines.entry(line(view, thread, stack)).or_default() += count;
     }
     lines

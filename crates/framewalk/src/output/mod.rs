@@ -1,7 +1,10 @@
 //! Profiles as files: one module per format, and the file that appears only when it is whole.
 
 pub mod file;
+pub mod firefox;
 pub mod folded;
+pub mod pprof;
+pub mod svg;
 
 use crate::processes::Objects;
 use crate::profile::Profile;
@@ -12,12 +15,23 @@ use std::path::Path;
 /// A format, told by the end of the file's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
+    /// A flame graph.
+    Svg,
     /// One line per stack: `outermost;...;innermost count`.
     Folded,
+    /// For pprof.
+    Pprof,
+    /// For the Firefox Profiler.
+    Firefox,
 }
 
 /// The formats and the file name endings that ask for them.
-const ENDINGS: &[(&str, Format)] = &[(".folded", Format::Folded)];
+const ENDINGS: &[(&str, Format)] = &[
+    (".svg", Format::Svg),
+    (".folded", Format::Folded),
+    (".pb.gz", Format::Pprof),
+    (".json.gz", Format::Firefox),
+];
 
 impl Format {
     /// The format that a file's name asks for, or the sentence to say.
@@ -61,6 +75,9 @@ pub struct View<'a> {
 /// Writes a profile.
 pub fn write(format: Format, view: &View, writer: &mut dyn Write) -> io::Result<()> {
     match format {
+        Format::Svg => svg::write(view, writer),
         Format::Folded => folded::write(view, writer),
+        Format::Pprof => pprof::write(view, writer),
+        Format::Firefox => firefox::write(view, writer),
     }
 }

@@ -74,10 +74,13 @@ pub(super) fn of_object(object: &Object, offsets: &[u64]) -> Vec<Vec<Named>> {
         .iter()
         .zip(found)
         .map(|(&offset, found)| {
-            // A symbol without a size claims everything up to the next one, but it cannot mean
-            // another section (`_init` is no linkage table).
-            let plausible =
-                |found: &Found, address| found.sized || layout.share_section(found.start, address);
+            // Debug information of functions that the linker dropped claims the addresses at zero,
+            // and a symbol without a size claims everything up to the next one: neither can mean
+            // what is no code, nor another section (`_init` is no linkage table).
+            let plausible = |found: &Found, address| {
+                let start = if found.sized { address } else { found.start };
+                layout.share_section(start, address)
+            };
             match (found, layout.address(offset)) {
                 (Some(found), Some(address)) if plausible(&found, address) => found.named,
                 (Some(found), None) => found.named,

@@ -1,0 +1,384 @@
+//! The whole way of a recording, from the command line to the file, with a fake engine.
+
+use clap::Parser;
+use framewalk::args::{self, Command, Verb};
+use framewalk::commands::record;
+use framewalk::engines::{Counts, Engine, Kind, Mode, Settings, Target, Unavailable};
+use framewalk::processes::Objects;
+use framewalk::sample::{Frame, Place, Sample};
+use framewalk_walk::{Origin, Stop};
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Delivers samples of this very process, and ends.
+struct Fake {
+    kind: Kind,
+    target: Target,
+    samples: Vec<Sample>,
+    fails: bool,
+}
+
+const COUNTS: (u64, u64, u64) = (2, 12_000, 4096);
+
+impl Engine for Fake {
+    fn name(&self) -> &'static str {
+        self.kind.name()
+    }
+
+    fn mode(&self) -> &'static str {
+        "fake"
+    }
+
+    fn start(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn poll(
+        &mut self,
+        _timeout: Duration,
+        objects: &mut Objects,
+        sink: &mut dyn FnMut(Sample),
+    ) -> anyhow::Result<bool> {
+        if let Target::Child(pid) = self.target {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+            assert_ne!(
+                name.trim(),
+                "launch",
+                "the command was let go before the first poll"
+            );
+        }
+        objects.add_file(File::open("/proc/self/exe")?, Path::new("/usr/bin/fake"))?;
+        self.samples.drain(..).for_each(sink);
+        if self.fails {
+            anyhow::bail!("the ring is gone")
+        } else {
+            Ok(false)
+        }
+    }
+
+    fn finish(
+        &mut self,
+        _objects: &mut Objects,
+        _sink: &mut dyn FnMut(Sample),
+    ) -> anyhow::Result<Counts> {
+        let (lost, kernel_run_ns, bytes) = COUNTS;
+        Ok(Counts {
+            lost,
+            kernel_run_ns,
+            kernel_run_cnt: 7,
+            bytes,
+            notes: vec!["a note".into()],
+        })
+    }
+}
+
+/// Four samples: two of one stack with kernel, guess and generated code, a cut one, a kernel thread.
+fn samples() -> Vec<Sample> {
+    let frame = |place, origin| Frame {
+        place,
+        origin,
+        is_return_address: origin != Origin::Registers,
+    };
+    let kernel = frame(Place::Kernel(8), Origin::Kernel);
+    let stack = vec![
+        kernel,
+        frame(Place::Anonymous(0x1000), Origin::Registers),
+        frame(
+            Place::Object(framewalk::sample::ObjectId(0), 3),
+            Origin::Converted,
+        ),
+        frame(
+            Place::Object(framewalk::sample::ObjectId(0), 5),
+            Origin::FramePointer,
+        ),
+    ];
+    let pid = std::process::id();
+    let sample = |time_ns, frames, stop| Sample {
+        pid,
+        tid: pid,
+        time_ns,
+        comm: "a;b".into(),
+        frames,
+        stop,
+    };
+    vec![
+        sample(10, stack.clone(), Stop::Outermost),
+        sample(30, stack.clone(), Stop::Outermost),
+        sample(20, stack[2..3].to_vec(), Stop::NoRow),
+        Sample {
+            pid: 2,
+            tid: 2,
+            ..sample(5, vec![kernel], Stop::KernelThread)
+        },
+    ]
+}
+
+/// A directory of its own for each test, removed at the end.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Directory {
+        let path =
+            std::env::temp_dir().join(format!("framewalk-record-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Directory(path)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_string()
+    }
+
+    fn is_empty(&self) -> bool {
+        fs::read_dir(&self.0).unwrap().next().is_none()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn arguments(words: &[&str]) -> args::Record {
+    let Verb::Record(record) = Command::try_parse_from([&["framewalk", "record"], words].concat())
+        .unwrap()
+        .verb;
+    record
+}
+
+fn unavailable(kind: Kind) -> Unavailable {
+    Unavailable {
+        what: format!("no {}", kind.name()),
+        missing: "CAP_FAKE".into(),
+    }
+}
+
+fn run(words: &[&str], samples: Vec<Sample>) -> anyhow::Result<()> {
+    let mut samples = Some(samples);
+    let mut open = |kind, _: Mode, target: &Target, _: Settings| {
+        let samples = samples.take().unwrap();
+        Ok(Box::new(Fake {
+            kind,
+            target: target.clone(),
+            samples,
+            fails: false,
+        }) as Box<dyn Engine>)
+    };
+    record::run(&arguments(words), &mut open)
+}
+
+fn gunzip(path: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    flate2::read::GzDecoder::new(File::open(path).unwrap())
+        .read_to_end(&mut bytes)
+        .unwrap();
+    bytes
+}
+
+#[test]
+fn folded_and_statistics() {
+    let directory = Directory::new("folded");
+    let (output, stats) = (directory.path("a.folded"), directory.path("a.json"));
+    run(&["-o", &output, "--stats", &stats, "-a"], samples()).unwrap();
+    let lines = fs::read_to_string(&output).unwrap();
+    let lines: Vec<&str> = lines.lines().collect();
+    // The kernel address of the fake samples is before the kernel's first symbol.
+    let expected = [
+        "a:b;[cut off: no unwind data for this pc];fake+0x2 1",
+        "a:b;[kernel] 1",
+        "a:b;fake+0x4_[?];fake+0x2;[anonymous code];[kernel] 2",
+    ];
+    assert_eq!(lines, expected);
+
+    let stats: serde_json::Value = serde_json::from_slice(&fs::read(&stats).unwrap()).unwrap();
+    assert_eq!(stats["samples"], 4);
+    assert_eq!(stats["complete"], 2);
+    assert_eq!(stats["lost"], COUNTS.0);
+    assert_eq!(stats["frames"], 4 + 4 + 1 + 1);
+    assert_eq!(
+        stats["stopped"],
+        serde_json::json!({ "no-unwind-data": 1, "kernel-thread": 1 })
+    );
+    assert_eq!(stats["origins"]["frame-pointer"], 2);
+    assert_eq!(stats["origins"]["kernel"], 3);
+    assert_eq!(
+        stats["kernel"],
+        serde_json::json!({ "run_ns": COUNTS.1, "run_cnt": 7 })
+    );
+    assert_eq!(
+        (&stats["engine"], &stats["mode"]),
+        (&"kernel".into(), &"fake".into())
+    );
+    assert_eq!(
+        (&stats["bytes"], &stats["unique_stacks"]),
+        (&COUNTS.2.into(), &3.into())
+    );
+    assert!(stats["cpu_seconds"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn flame_graph() {
+    let directory = Directory::new("svg");
+    let output = directory.path("a.svg");
+    run(&["-o", &output, "-a"], samples()).unwrap();
+    let text = fs::read_to_string(&output).unwrap();
+    assert!(text.starts_with("<?xml") && text.trim_end().ends_with("</svg>"));
+    for part in [
+        "the whole machine",
+        "4 samples",
+        "[cut off: no unwind data for this pc]",
+        "_[?]",
+    ] {
+        assert!(text.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn nothing_recorded_still_gives_a_file_of_each_format() {
+    let directory = Directory::new("nothing");
+    for name in ["a.svg", "a.folded", "a.pb.gz", "a.json.gz"] {
+        let output = directory.path(name);
+        run(&["-o", &output, "-a"], vec![]).unwrap();
+        assert!(Path::new(&output).exists(), "{name}");
+    }
+    assert_eq!(fs::read(directory.path("a.folded")).unwrap(), b"");
+    assert!(
+        fs::read_to_string(directory.path("a.svg"))
+            .unwrap()
+            .contains("0 samples")
+    );
+}
+
+#[test]
+fn firefox_profile() {
+    let directory = Directory::new("firefox");
+    let output = directory.path("a.json.gz");
+    run(&["-o", &output, "-F", "1000", "-a"], samples()).unwrap();
+    let profile: serde_json::Value = serde_json::from_slice(&gunzip(&output)).unwrap();
+    assert_eq!(profile["meta"]["interval"], 1.0);
+    assert_eq!(profile["meta"]["symbolicated"], true);
+    let categories = profile["meta"]["categories"].as_array().unwrap();
+    let category = |name: &str| {
+        categories
+            .iter()
+            .position(|category| category["name"] == name)
+            .unwrap()
+    };
+    let threads = profile["threads"].as_array().unwrap();
+    assert_eq!(threads.len(), 2);
+    let pid = std::process::id().to_string();
+    let thread = threads
+        .iter()
+        .find(|thread| thread["pid"] == pid.as_str())
+        .unwrap();
+    assert_eq!(thread["name"], "a;b");
+    let samples = &thread["samples"];
+    assert_eq!(samples["length"], 3);
+    // Walk the first sample's stack from its innermost frame and collect the categories.
+    let column = |table: &str, name: &str, row: u64| thread[table][name][row as usize].as_u64();
+    let mut stack = samples["stack"][0].as_u64();
+    let mut met = Vec::new();
+    while let Some(row) = stack {
+        let frame = column("stackTable", "frame", row).unwrap();
+        met.push(column("frameTable", "category", frame).unwrap() as usize);
+        stack = column("stackTable", "prefix", row);
+    }
+    let expected = ["Kernel", "Program", "Program", "Guess (by frame pointer)"];
+    assert_eq!(met, expected.map(category));
+}
+
+#[test]
+fn the_best_engine_that_is_allowed_is_taken() {
+    let directory = Directory::new("engines");
+    let output = directory.path("a.folded");
+    let mut asked = Vec::new();
+    let mut open = |kind, _: Mode, target: &Target, _: Settings| {
+        asked.push(kind);
+        match kind {
+            Kind::Ptrace => {
+                let samples = samples();
+                Ok(Box::new(Fake {
+                    kind,
+                    target: target.clone(),
+                    samples,
+                    fails: false,
+                }) as Box<dyn Engine>)
+            }
+            kind => Err(unavailable(kind)),
+        }
+    };
+    record::run(&arguments(&["-o", &output, "-a"]), &mut open).unwrap();
+    assert_eq!(asked, Kind::ALL);
+}
+
+#[test]
+fn without_any_engine_there_is_no_file() {
+    let directory = Directory::new("none");
+    let output = directory.path("a.svg");
+    let mut open = |kind, _: Mode, _: &Target, _: Settings| Err(unavailable(kind));
+    let error = record::run(&arguments(&["-o", &output, "--", "true"]), &mut open).unwrap_err();
+    let error = format!("{error:#}");
+    for part in ["no kernel", "no perf", "no ptrace", "CAP_FAKE"] {
+        assert!(error.contains(part), "{error}");
+    }
+    // A mode asks for the one engine that has modes.
+    let mut open = |kind, _: Mode, _: &Target, _: Settings| {
+        assert_eq!(kind, Kind::Kernel);
+        Err(unavailable(kind))
+    };
+    record::run(
+        &arguments(&["-o", &output, "--mode", "deferred", "-a"]),
+        &mut open,
+    )
+    .unwrap_err();
+    let error = record::run(
+        &arguments(&[
+            "-o", &output, "--mode", "deferred", "--engine", "perf", "-a",
+        ]),
+        &mut open,
+    );
+    assert!(error.unwrap_err().to_string().contains("--mode"));
+    assert!(directory.is_empty());
+}
+
+#[test]
+fn what_was_recorded_before_an_error_is_written() {
+    let directory = Directory::new("error");
+    let output = directory.path("a.folded");
+    let mut open = |kind, _: Mode, target: &Target, _: Settings| {
+        Ok(Box::new(Fake {
+            kind,
+            target: target.clone(),
+            samples: samples(),
+            fails: true,
+        }) as Box<dyn Engine>)
+    };
+    let error = record::run(&arguments(&["-o", &output, "-a"]), &mut open).unwrap_err();
+    assert!(format!("{error:#}").contains("the ring is gone"));
+    assert_eq!(fs::read_to_string(&output).unwrap().lines().count(), 3);
+}
+
+#[test]
+fn a_command_runs_only_with_an_engine_and_a_name_that_exists() {
+    let directory = Directory::new("command");
+    let (output, trace) = (directory.path("a.folded"), directory.path("trace"));
+    let mut open = |kind, _: Mode, _: &Target, _: Settings| Err(unavailable(kind));
+    record::run(
+        &arguments(&["-o", &output, "--", "touch", &trace]),
+        &mut open,
+    )
+    .unwrap_err();
+    assert!(directory.is_empty(), "it did not run");
+
+    let error = run(&["-o", &output, "--", "/nonexistent/command"], samples()).unwrap_err();
+    assert!(
+        format!("{error:#}").contains("/nonexistent/command"),
+        "{error:#}"
+    );
+    assert!(directory.is_empty());
+
+    run(&["-o", &output, "--", "sh", "-c", "exit 3"], samples()).unwrap();
+    assert!(!fs::read(&output).unwrap().is_empty());
+}
