@@ -3,8 +3,9 @@
 //! Nothing here needs privileges; what an engine would do with them is tested elsewhere.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
 fn framewalk(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_framewalk"))
@@ -264,4 +265,76 @@ fn a_full_disk_leaves_nothing_that_looks_whole() {
     );
     assert!(names.is_empty(), "{names:?}");
     assert!(!Path::new(&path).exists());
+}
+
+/// Starts a recording and waits until it says which engine it uses: from there on signals end it cleanly.
+fn begin(arguments: &[&str]) -> (Child, BufReader<ChildStderr>) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_framewalk"));
+    let mut child = command
+        .args(arguments)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    assert!(line.starts_with("framewalk: engine "), "{line}");
+    (child, said)
+}
+
+fn end(mut child: Child, mut said: BufReader<ChildStderr>) -> String {
+    let mut rest = String::new();
+    said.read_to_string(&mut rest).unwrap();
+    assert!(child.wait().unwrap().success(), "{rest}");
+    rest
+}
+
+#[test]
+fn an_interrupt_ends_the_recording_and_the_command_and_still_writes() {
+    let directory = Directory::new("interrupt");
+    if !can_record(&directory) {
+        return;
+    }
+    for signal in ["-INT", "-TERM", "-HUP"] {
+        let path = directory.path("a.folded");
+        let (child, said) = begin(&["record", "-o", &path, "--", "sleep", "1000"]);
+        let kill = Command::new("kill")
+            .args([signal, &child.id().to_string()])
+            .status();
+        assert!(kill.unwrap().success());
+        let said = end(child, said);
+        assert!(said.contains("a.folded: "), "{said}");
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+fn the_time_is_over_before_the_command_is() {
+    let directory = Directory::new("duration");
+    if !can_record(&directory) {
+        return;
+    }
+    let path = directory.path("a.folded");
+    let (child, said) = begin(&["record", "-d", "0.1", "-o", &path, "--", "sleep", "1000"]);
+    let said = end(child, said);
+    assert!(
+        said.contains("killed by signal 15") || said.contains("SIGTERM"),
+        "{said}"
+    );
+    assert!(Path::new(&path).exists());
+}
+
+#[test]
+fn a_process_that_vanishes_ends_the_recording() {
+    let directory = Directory::new("vanish");
+    if !can_record(&directory) {
+        return;
+    }
+    let mut target = Command::new("sleep").arg("1000").spawn().unwrap();
+    let path = directory.path("a.folded");
+    let (child, said) = begin(&["record", "-o", &path, "-p", &target.id().to_string()]);
+    target.kill().unwrap();
+    target.wait().unwrap();
+    let said = end(child, said);
+    assert!(said.contains("a.folded: "), "{said}");
 }

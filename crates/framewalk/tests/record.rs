@@ -251,6 +251,158 @@ fn nothing_recorded_still_gives_a_file_of_each_format() {
     );
 }
 
+/// A protocol buffer message as its wire format has it: field numbers with numbers or bytes.
+enum Value {
+    Number(u64),
+    Bytes(Vec<u8>),
+}
+
+impl Value {
+    fn bytes(&self) -> &[u8] {
+        let Value::Bytes(bytes) = self else {
+            panic!("a number where bytes are expected")
+        };
+        bytes
+    }
+
+    fn number(&self) -> u64 {
+        let Value::Number(number) = self else {
+            panic!("bytes where a number is expected")
+        };
+        *number
+    }
+}
+
+fn varint(bytes: &mut &[u8]) -> u64 {
+    let mut number = 0;
+    for shift in (0..).step_by(7) {
+        let (&byte, rest) = bytes.split_first().unwrap();
+        *bytes = rest;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            break;
+        }
+    }
+    number
+}
+
+fn packed(mut bytes: &[u8]) -> Vec<u64> {
+    std::iter::from_fn(|| (!bytes.is_empty()).then(|| varint(&mut bytes))).collect()
+}
+
+/// The values of one field of a message.
+fn field(mut bytes: &[u8], wanted: u64) -> Vec<Value> {
+    let mut values = Vec::new();
+    while !bytes.is_empty() {
+        let key = varint(&mut bytes);
+        let value = match key & 7 {
+            0 => Value::Number(varint(&mut bytes)),
+            2 => {
+                let length = varint(&mut bytes) as usize;
+                let (value, rest) = bytes.split_at(length);
+                bytes = rest;
+                Value::Bytes(value.to_vec())
+            }
+            wire => panic!("wire type {wire} is in no pprof message"),
+        };
+        if key >> 3 == wanted {
+            values.push(value);
+        }
+    }
+    values
+}
+
+/// The first value of a numeric field; what is zero is not written.
+fn number(bytes: &[u8], wanted: u64) -> u64 {
+    field(bytes, wanted).first().map_or(0, Value::number)
+}
+
+/// Read by the numbers of pprof's profile.proto, with nothing of the writer.
+#[test]
+fn pprof_profile() {
+    let directory = Directory::new("pprof");
+    let output = directory.path("a.pb.gz");
+    run(&["-o", &output, "-F", "1000", "-a"], samples()).unwrap();
+    let profile = gunzip(&output);
+    let strings: Vec<String> = field(&profile, 6)
+        .iter()
+        .map(|value| String::from_utf8(value.bytes().to_vec()).unwrap())
+        .collect();
+    assert_eq!(strings[0], "");
+    let string = |bytes: &[u8], wanted| strings[number(bytes, wanted) as usize].as_str();
+    let by_id = |wanted| -> std::collections::HashMap<u64, Vec<u8>> {
+        let messages = field(&profile, wanted);
+        messages
+            .iter()
+            .map(|message| (number(message.bytes(), 1), message.bytes().to_vec()))
+            .collect()
+    };
+    let (mappings, locations, functions) = (by_id(3), by_id(4), by_id(5));
+    assert_eq!(number(&profile, 12), 1_000_000, "the period in nanoseconds");
+    let types: Vec<_> = field(&profile, 1)
+        .iter()
+        .map(|t| {
+            (
+                string(t.bytes(), 1).to_string(),
+                string(t.bytes(), 2).to_string(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        types,
+        [
+            ("samples".into(), "count".into()),
+            ("cpu".into(), "nanoseconds".into())
+        ]
+    );
+
+    let mut stacks = Vec::new();
+    for sample in field(&profile, 2) {
+        let sample = sample.bytes();
+        let values = packed(field(sample, 2)[0].bytes());
+        assert_eq!(values[1], values[0] * 1_000_000);
+        let thread = field(sample, 3)
+            .iter()
+            .any(|label| (string(label.bytes(), 1), string(label.bytes(), 2)) == ("thread", "a;b"));
+        assert!(thread, "the thread's name is a label");
+        let names = packed(field(sample, 1)[0].bytes())
+            .into_iter()
+            .flat_map(|location| {
+                let location = &locations[&location];
+                let mapping = number(location, 2);
+                if mapping != 0 {
+                    let range = number(&mappings[&mapping], 2)..number(&mappings[&mapping], 3);
+                    let in_range = range.contains(&number(location, 3));
+                    assert!(in_range || string(&mappings[&mapping], 5) == "[kernel.kallsyms]");
+                }
+                let lines = field(location, 4);
+                assert!(!lines.is_empty());
+                let name =
+                    |line: &Value| string(&functions[&number(line.bytes(), 1)], 2).to_string();
+                lines.iter().map(name).collect::<Vec<_>>()
+            });
+        stacks.push((values[0], names.collect::<Vec<_>>().join(" < ")));
+    }
+    stacks.sort();
+    let expected = [
+        (1, "[kernel]".to_string()),
+        (
+            1,
+            "fake+0x2 < [cut off: no unwind data for this pc]".to_string(),
+        ),
+        (
+            2,
+            "[kernel] < [anonymous code] < fake+0x2 < fake+0x4_[?]".to_string(),
+        ),
+    ];
+    assert_eq!(stacks, expected);
+    assert!(
+        mappings
+            .values()
+            .any(|mapping| string(mapping, 5) == "/usr/bin/fake")
+    );
+}
+
 #[test]
 fn firefox_profile() {
     let directory = Directory::new("firefox");
