@@ -6,6 +6,22 @@
 //!
 //! Whatever is read is an allegation: nothing panics, every loop and allocation is bounded by the
 //! bytes given.
+//!
+//! ```
+//! use framewalk_sframe::{Arch, Builder, CallerRule, Cfa, FunctionRows, Register, Row, Rule, Section, Unwind};
+//!
+//! // A function that does nothing to its stack: the caller's frame begins above the return address.
+//! let rule = CallerRule { cfa: Cfa::Value(Register(7), 8), ra: Rule::AtCfa(-8), fp: Rule::Same, ra_signed: false };
+//! let row = Row { start: 0, unwind: Unwind::Caller(rule) };
+//! let mut builder = Builder::new(Arch::Amd64);
+//! builder.push(FunctionRows::new(0x1000, 0x20, vec![row]));
+//! let bytes = builder.finish(0x4000)?;
+//!
+//! let section = Section::parse(&bytes, 0x4000)?;
+//! assert_eq!(section.lookup(0x1010)?.map(|found| found.row), Some(row));
+//! assert!(section.lookup(0x1020)?.is_none());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![forbid(unsafe_code)]
 
 mod bytes;

@@ -1,6 +1,6 @@
 //! Numbers of the SFrame specification: each with its name and where it stands.
 //!
-//! Facts only; how they are put together per version and machine is [`crate::layout`].
+//! Facts only; how they are put together per version and machine is the table in `layout.rs`.
 
 /// First two bytes of every section, in the target's byte order ("SFrame Preamble").
 pub const MAGIC: u16 = 0xdee2;

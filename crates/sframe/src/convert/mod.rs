@@ -317,7 +317,7 @@ fn plt_rows(plt: Plt, rule: CallerRule, start: u64) -> Option<Vec<Row>> {
     let long = short.checked_add(8)?;
     let mut rows: Vec<Row> = Vec::new();
     for offset in 0..u32::from(PLT_BLOCK) {
-        let place = (start + u64::from(offset)) % u64::from(PLT_BLOCK);
+        let place = start.wrapping_add(u64::from(offset)) % u64::from(PLT_BLOCK);
         let cfa = Cfa::Value(
             register,
             if place >= u64::from(plt.from) {
