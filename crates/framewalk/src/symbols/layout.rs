@@ -8,13 +8,18 @@
 
 use crate::processes::ObjectSource;
 use object::LittleEndian as LE;
-use object::elf::{self, FileHeader64, ProgramHeader64, SectionHeader64};
+use object::elf::{self, CompressionHeader64, FileHeader64, ProgramHeader64, SectionHeader64};
 use object::pod::{self, Pod};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 /// Bytes that are read in one piece, at most: the largest `.eh_frame_hdr` known has some MiB.
 const MAX_READ: u64 = 64 << 20;
+
+/// Bytes that all compressed sections of a file may have once decompressed, and how many for each
+/// byte of the file (the most that deflate can do is 1032).
+const MAX_DECOMPRESSED: u64 = 4 << 30;
+const MAX_RATIO: u64 = 1100;
 
 /// DW_EH_PE_pcrel | DW_EH_PE_sdata4, DW_EH_PE_udata4, DW_EH_PE_datarel | DW_EH_PE_sdata4: what every
 /// linker writes.
@@ -29,6 +34,8 @@ pub(super) struct Layout {
     sections: Vec<(Range<u64>, bool)>,
     /// Where functions start, sorted.
     starts: Vec<u64>,
+    /// Readers that believe the file's sizes may be let near it.
+    is_sound: bool,
 }
 
 impl Layout {
@@ -65,8 +72,19 @@ impl Layout {
                 _ => {}
             }
         }
-        layout.sections = sections(source, head).unwrap_or_default();
+        if let Some(bytes) = section_headers(source, head) {
+            let headers = slice::<SectionHeader64<LE>>(&bytes)?;
+            layout.sections = sections(source, head, headers).unwrap_or_default();
+            layout.is_sound =
+                decompressed(source, headers).is_some_and(|size| size <= MAX_DECOMPRESSED);
+        }
         Some(layout)
+    }
+
+    /// Whether readers that believe the file's sizes may be let near it: it is a 64-bit ELF file,
+    /// and what it claims to decompress to can be allocated.
+    pub(super) fn is_sound(&self) -> bool {
+        self.is_sound
     }
 
     /// The address of a file offset.
@@ -101,9 +119,42 @@ impl Layout {
     }
 }
 
-fn sections(source: &ObjectSource, head: &FileHeader64<LE>) -> Option<Vec<(Range<u64>, bool)>> {
-    let bytes = table::<SectionHeader64<LE>>(source, head.e_shoff.get(LE), head.e_shnum.get(LE))?;
-    let headers = slice::<SectionHeader64<LE>>(&bytes)?;
+fn section_headers(source: &ObjectSource, head: &FileHeader64<LE>) -> Option<Vec<u8>> {
+    // No number: there are none, or more than 65,279 (then section 0 has it), which no program has.
+    let count = head.e_shnum.get(LE);
+    let none = count == 0 && head.e_shoff.get(LE) != 0;
+    if none {
+        None
+    } else {
+        table::<SectionHeader64<LE>>(source, head.e_shoff.get(LE), count)
+    }
+}
+
+/// What the compressed sections of a file say to have when decompressed, in bytes; nothing if that
+/// cannot be.
+fn decompressed(source: &ObjectSource, headers: &[SectionHeader64<LE>]) -> Option<u64> {
+    let compressed = headers
+        .iter()
+        .filter(|header| header.sh_flags.get(LE).contains(elf::SHF_COMPRESSED));
+    compressed
+        .map(|header| {
+            let head = read(
+                source,
+                header.sh_offset.get(LE),
+                size_of::<CompressionHeader64<LE>>() as u64,
+            )?;
+            let (head, _) = pod::from_bytes::<CompressionHeader64<LE>>(&head).ok()?;
+            let size = head.ch_size.get(LE);
+            (size / MAX_RATIO <= header.sh_size.get(LE)).then_some(size)
+        })
+        .try_fold(0u64, |sum, size| sum.checked_add(size?))
+}
+
+fn sections(
+    source: &ObjectSource,
+    head: &FileHeader64<LE>,
+    headers: &[SectionHeader64<LE>],
+) -> Option<Vec<(Range<u64>, bool)>> {
     let names = headers.get(usize::from(head.e_shstrndx.get(LE).0))?;
     let names = read(source, names.sh_offset.get(LE), names.sh_size.get(LE))?;
     let executable = headers
@@ -206,6 +257,7 @@ mod tests {
             segments: vec![(0x100..0x200, 0x1100)],
             sections: vec![(0x1100..0x1140, true), (0x1140..0x1200, false)],
             starts: vec![0x1100, 0x1150],
+            is_sound: true,
         };
         assert_eq!(layout.address(0x1ff), Some(0x11ff));
         assert_eq!(layout.address(0x200), None);

@@ -68,7 +68,10 @@ pub(super) fn of_object(object: &Object, offsets: &[u64]) -> Vec<Vec<Named>> {
     let layout = Layout::read(&object.source);
     let file_name = object.path.file_name().unwrap_or(object.path.as_os_str());
     let file_name = file_name.to_string_lossy();
-    let found = symbolize_object(&object.source, offsets).unwrap_or_default();
+    let found = match layout.is_sound() {
+        true => symbolize_object(&object.source, offsets).unwrap_or_default(),
+        false => Vec::new(),
+    };
     let found = found.into_iter().chain(std::iter::repeat_with(|| None));
     offsets
         .iter()

@@ -146,6 +146,38 @@ fn what_cannot_be_read_leaves_frames_without_names() {
     std::fs::remove_dir_all(&directory).unwrap();
 }
 
+/// Allocating what a file claims would end the recorder, with all that it recorded.
+#[test]
+fn a_decompression_bomb_is_left_alone() {
+    let mut bytes = std::fs::read("/proc/self/exe").unwrap();
+    let at = |offset: usize, length| offset..offset + length;
+    let number = |bytes: &[u8], range: std::ops::Range<usize>| {
+        bytes[range]
+            .iter()
+            .rev()
+            .fold(0, |n, &b| n << 8 | usize::from(b))
+    };
+    let (table, count) = (number(&bytes, at(0x28, 8)), number(&bytes, at(0x3c, 2)));
+    let bomb = (0..count).map(|n| table + 64 * n).find(|&header| {
+        // The first section that is no part of the program (no SHF_ALLOC) and has bytes.
+        number(&bytes, at(header + 8, 8)) & 2 == 0 && number(&bytes, at(header + 0x20, 8)) > 24
+    });
+    let header = bomb.unwrap();
+    // SHF_COMPRESSED, and a compression header that promises 2^50 bytes (ELFCOMPRESS_ZLIB).
+    bytes[header + 8..][..8].copy_from_slice(&0x800u64.to_le_bytes());
+    let section = number(&bytes, at(header + 0x18, 8));
+    bytes[section..][..24]
+        .copy_from_slice(&[[1, 1 << 50, 1].map(u64::to_le_bytes)].concat().concat());
+    let path = std::env::temp_dir().join(format!("framewalk-bomb-{}", std::process::id()));
+    std::fs::write(&path, &bytes).unwrap();
+    let mut objects = Objects::default();
+    let object = add(&mut objects, &path);
+    std::fs::remove_file(&path).unwrap();
+    let (_, offset) = own(a_function_of_this_file as *const () as usize);
+    let found = names(&[Place::Object(object, offset)], &objects);
+    assert!(found[0][0].0.starts_with("framewalk-bomb-"), "{found:?}");
+}
+
 #[test]
 fn places_without_a_file() {
     let found = names(
