@@ -46,8 +46,12 @@ fn reasons() -> String {
         }
         format!("#define FW_{kind}_{upper} {number}\n")
     };
-    let stops = Stop::ALL.iter().map(|s| constant("STOP", format!("{s:?}"), *s as u8));
-    let origins = Origin::ALL.iter().map(|o| constant("ORIGIN", format!("{o:?}"), *o as u8));
+    let stops = Stop::ALL
+        .iter()
+        .map(|s| constant("STOP", format!("{s:?}"), *s as u8));
+    let origins = Origin::ALL
+        .iter()
+        .map(|o| constant("ORIGIN", format!("{o:?}"), *o as u8));
     stops.chain(origins).collect()
 }
 

@@ -77,6 +77,7 @@ static __always_inline void send(struct fw_walk *w, u32 stop)
 	if (words > FW_FRAMES)
 		words = FW_FRAMES;
 	w->sample.stop = stop;
+	w->sample.origin = w->origin;
 	w->sample.num_kernel = w->num_kernel;
 	w->sample.num_user = w->num_user;
 	w->sample.pc = w->pc;
@@ -297,8 +298,10 @@ int thread_exit(void *ctx)
 
 	if (!thread)
 		return 0;
-	if (thread->pending)
+	if (thread->pending) {
 		send(&thread->walk, FW_STOP_EXITED);
+		FW_COUNT(resumed, 1);
+	}
 	bpf_map_delete_elem(&threads, &tid);
 	return 0;
 }

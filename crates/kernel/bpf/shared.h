@@ -88,7 +88,7 @@ struct fw_sample {
 	u16 num_user;
 	u16 copied; /* stack pieces sent before this record */
 	u16 stop;
-	u32 pad;
+	u32 origin; /* how `pc` below was learned */
 	u64 time;
 	u64 id; /* joins LINKED samples and stack chunks */
 	/* Where the walk stands, for finishing it outside. */

@@ -29,25 +29,38 @@ impl Arena {
         let mut size = 0u64;
         // SAFETY: the pointer is a live libbpf map, and `size` is a size_t that outlives the call.
         let base = unsafe {
-            libbpf_sys::bpf_map__initial_value(map.as_libbpf_object().as_ptr(), (&raw mut size).cast())
+            libbpf_sys::bpf_map__initial_value(
+                map.as_libbpf_object().as_ptr(),
+                (&raw mut size).cast(),
+            )
         };
         let base = NonNull::new(base.cast::<u8>())?;
         // The cache's pages have to exist before a program stores there.
         // SAFETY: libbpf mapped ARENA_BYTES writable bytes at `base`; nobody else holds references.
         unsafe { base.as_ptr().write_bytes(0, CACHE_BYTES) };
-        Some(Arena { base, used: CACHE_BYTES })
+        Some(Arena {
+            base,
+            used: CACHE_BYTES,
+        })
     }
 
     /// Copies a section in, for good. Answers its offset.
     pub(crate) fn add(&mut self, section: &[u8]) -> Result<u32, Error> {
         let at = self.used.next_multiple_of(SECTION_ALIGN) + SECTION_BIAS;
-        let end = at.checked_add(section.len()).filter(|end| *end <= ARENA_BYTES);
+        let end = at
+            .checked_add(section.len())
+            .filter(|end| *end <= ARENA_BYTES);
         let Some(end) = end else {
             return Err(Error::ArenaFull(section.len()));
         };
         // SAFETY: at..end lies inside the mapping (checked above) and behind everything published, so
         // no program reads it yet.
-        unsafe { self.base.as_ptr().add(at).copy_from_nonoverlapping(section.as_ptr(), section.len()) };
+        unsafe {
+            self.base
+                .as_ptr()
+                .add(at)
+                .copy_from_nonoverlapping(section.as_ptr(), section.len())
+        };
         self.used = end;
         Ok(at as u32)
     }

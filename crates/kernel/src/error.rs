@@ -28,9 +28,14 @@ impl fmt::Display for Error {
             Error::Attach(error) => write!(f, "the BPF program could not be attached: {error:#}"),
             Error::Map(error) => write!(f, "a BPF map refused an update: {error:#}"),
             Error::NoTaskWork => {
-                write!(f, "this kernel has no BPF task work (Linux 6.18 and later): use --mode immediate or auto")
+                write!(
+                    f,
+                    "this kernel has no BPF task work (Linux 6.18 and later): use --mode immediate or auto"
+                )
             }
-            Error::ArenaFull(bytes) => write!(f, "no room in the arena for a table of {bytes} bytes"),
+            Error::ArenaFull(bytes) => {
+                write!(f, "no room in the arena for a table of {bytes} bytes")
+            }
             Error::Section(error) => write!(f, "not a usable SFrame section: {error}"),
             Error::ObjectNumber(number) => write!(f, "object number {number} does not fit a frame"),
         }

@@ -11,5 +11,7 @@ mod record;
 mod skeleton;
 
 pub use error::Error;
-pub use load::{Counts, Mode, Options, Sampler};
-pub use record::{Frame, FramePlace, Key, Record, Resume, SampleRecord, StackRecord, WantRecord};
+pub use load::{Counts, Mode, Options, Sampler, Table};
+pub use record::{
+    Frame, FramePlace, Key, Record, Registers, Resume, SampleRecord, StackRecord, WantRecord,
+};

@@ -76,6 +76,14 @@ pub struct Counts {
 #[derive(Debug, Clone, Copy)]
 pub struct Table(types::fw_object);
 
+impl Table {
+    /// The same section for another object.
+    pub fn renumbered(self, number: u32) -> Result<Table, Error> {
+        let id = bare(number, self.0.state)?.id;
+        Ok(Table(types::fw_object { id, ..self.0 }))
+    }
+}
+
 /// The loaded programs.
 pub struct Sampler {
     mode: Mode,
@@ -107,17 +115,25 @@ impl Inbox {
 
 impl std::fmt::Debug for Sampler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sampler").field("mode", &self.mode).finish_non_exhaustive()
+        f.debug_struct("Sampler")
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
     }
 }
 
 /// The kfuncs that schedule task work: 6.18, then 7.0 and later.
-const TASK_WORK: [&str; 2] = ["bpf_task_work_schedule_resume_impl", "bpf_task_work_schedule_resume"];
+const TASK_WORK: [&str; 2] = [
+    "bpf_task_work_schedule_resume_impl",
+    "bpf_task_work_schedule_resume",
+];
 
 /// Whether the running kernel can defer a walk to task work.
 fn has_task_work() -> bool {
-    libbpf_rs::btf::Btf::from_vmlinux()
-        .is_ok_and(|btf| TASK_WORK.iter().any(|name| btf.type_by_name::<Func<'_>>(name).is_some()))
+    libbpf_rs::btf::Btf::from_vmlinux().is_ok_and(|btf| {
+        TASK_WORK
+            .iter()
+            .any(|name| btf.type_by_name::<Func<'_>>(name).is_some())
+    })
 }
 
 impl Sampler {
@@ -129,7 +145,9 @@ impl Sampler {
         }
         let possible = has_task_work();
         let mode = match options.mode {
-            Some(Mode::Deferred | Mode::DeferredAlways) if !possible => return Err(Error::NoTaskWork),
+            Some(Mode::Deferred | Mode::DeferredAlways) if !possible => {
+                return Err(Error::NoTaskWork);
+            }
             Some(mode) => mode,
             None if possible => Mode::Deferred,
             None => Mode::Immediate,
@@ -138,7 +156,9 @@ impl Sampler {
 
         // One small leak per load: the object refers to itself and lives as long as its skeleton.
         let storage = Box::leak(Box::new(MaybeUninit::uninit()));
-        let mut open = SamplerSkelBuilder::default().open(storage).map_err(Error::Load)?;
+        let mut open = SamplerSkelBuilder::default()
+            .open(storage)
+            .map_err(Error::Load)?;
         if let Some(constants) = open.maps.rodata_data.as_mut() {
             constants.frame_limit = options.max_frames.clamp(1, Options::MAX_FRAMES);
             constants.defer_always = mode == Mode::DeferredAlways;
@@ -146,7 +166,10 @@ impl Sampler {
         open.progs.sample_deferred.set_autoload(deferred);
         open.progs.thread_exit.set_autoload(deferred);
         open.progs.sample_immediate.set_autoload(!deferred);
-        open.maps.threads.set_autocreate(deferred).map_err(Error::Load)?;
+        open.maps
+            .threads
+            .set_autocreate(deferred)
+            .map_err(Error::Load)?;
         let skel = open.load().map_err(Error::Load)?;
 
         let arena = Arena::new(&skel.maps.arena).ok_or(Error::ArenaFull(0))?;
@@ -166,7 +189,15 @@ impl Sampler {
             true => Some(skel.progs.thread_exit.attach().map_err(Error::Attach)?),
             false => None,
         };
-        Ok(Sampler { mode, links: Vec::new(), exit_link, ring, inbox, arena, skel })
+        Ok(Sampler {
+            mode,
+            links: Vec::new(),
+            exit_link,
+            ring,
+            inbox,
+            arena,
+            skel,
+        })
     }
 
     /// The mode in use.
@@ -180,7 +211,9 @@ impl Sampler {
             Mode::Immediate => &self.skel.progs.sample_immediate,
             Mode::Deferred | Mode::DeferredAlways => &self.skel.progs.sample_deferred,
         };
-        let link = program.attach_perf_event(event.as_raw_fd()).map_err(Error::Attach)?;
+        let link = program
+            .attach_perf_event(event.as_raw_fd())
+            .map_err(Error::Attach)?;
         self.links.push((link, event));
         Ok(())
     }
@@ -193,7 +226,12 @@ impl Sampler {
 
     /// Puts a checked SFrame V3 section into the arena, as if it were mapped at address 0 of the space
     /// of the file offsets of object `number`.
-    pub fn add_table(&mut self, number: u32, section: &[u8], origin: Origin) -> Result<Table, Error> {
+    pub fn add_table(
+        &mut self,
+        number: u32,
+        section: &[u8],
+        origin: Origin,
+    ) -> Result<Table, Error> {
         let parsed = Section::parse(section, 0).map_err(Error::Section)?;
         let header = parsed.header();
         let mut object = bare(number, types::fw_object_state::FW_OBJECT_READY)?;
@@ -218,14 +256,26 @@ impl Sampler {
 
     /// From now on, mappings of this file are walked by this table.
     pub fn register(&mut self, key: Key, table: &Table) -> Result<(), Error> {
-        self.skel.maps.objects.update(key.raw().bytes(), table.0.bytes(), MapFlags::ANY).map_err(Error::Map)
+        self.skel
+            .maps
+            .objects
+            .update(key.raw().bytes(), table.0.bytes(), MapFlags::ANY)
+            .map_err(Error::Map)
+    }
+
+    /// Forgets a file that was asked for and not found: the next walk that meets it asks again.
+    pub fn forget(&mut self, key: Key) {
+        // Not there is fine.
+        let _ = self.skel.maps.objects.delete(key.raw().bytes());
     }
 
     /// Waits at most `timeout` and hands over what arrived.
     pub fn poll(&mut self, timeout: Duration, sink: &mut dyn FnMut(Record)) -> Result<(), Error> {
         // Samples do not wake anybody, so the ring of samples is read on every call.
         match self.ring.poll(timeout) {
-            Err(error) if error.kind() != libbpf_rs::ErrorKind::Interrupted => return Err(Error::Map(error)),
+            Err(error) if error.kind() != libbpf_rs::ErrorKind::Interrupted => {
+                return Err(Error::Map(error));
+            }
             _ => {}
         }
         self.ring.consume().map_err(Error::Map)?;
@@ -247,9 +297,20 @@ impl Sampler {
     /// What the programs counted until now.
     pub fn counts(&self) -> Result<Counts, Error> {
         let key = 0u32.to_ne_bytes();
-        let per_cpu = self.skel.maps.counts.lookup_percpu(&key, MapFlags::ANY).map_err(Error::Map)?;
+        let per_cpu = self
+            .skel
+            .maps
+            .counts
+            .lookup_percpu(&key, MapFlags::ANY)
+            .map_err(Error::Map)?;
         let sum = |offset: usize| -> u64 {
-            let field = |value: &Vec<u8>| value.get(offset..offset + 8)?.try_into().ok().map(u64::from_ne_bytes);
+            let field = |value: &Vec<u8>| {
+                value
+                    .get(offset..offset + 8)?
+                    .try_into()
+                    .ok()
+                    .map(u64::from_ne_bytes)
+            };
             per_cpu.iter().flatten().filter_map(field).sum()
         };
         macro_rules! counts {
@@ -259,7 +320,17 @@ impl Sampler {
             } };
         }
         Ok(counts!(
-            samples, run_ns, run_cnt, walks, frames, deferred, resumed, searches, maps, full_ring, full_threads,
+            samples,
+            run_ns,
+            run_cnt,
+            walks,
+            frames,
+            deferred,
+            resumed,
+            searches,
+            maps,
+            full_ring,
+            full_threads,
             full_objects
         ))
     }
@@ -270,5 +341,9 @@ fn bare(number: u32, state: types::fw_object_state) -> Result<types::fw_object, 
     if number >= 1 << 20 {
         return Err(Error::ObjectNumber(number));
     }
-    Ok(types::fw_object { id: number, state, ..types::fw_object::default() })
+    Ok(types::fw_object {
+        id: number,
+        state,
+        ..types::fw_object::default()
+    })
 }

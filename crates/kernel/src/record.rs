@@ -22,7 +22,13 @@ pub struct Key {
 
 impl Key {
     /// The key of the vdso, which no file has.
-    pub const VDSO: Key = Key { inode: 0, mtime_sec: 0, size: 0, device: u32::MAX, mtime_nsec: 0 };
+    pub const VDSO: Key = Key {
+        inode: 0,
+        mtime_sec: 0,
+        size: 0,
+        device: u32::MAX,
+        mtime_nsec: 0,
+    };
 
     pub(crate) fn raw(self) -> types::fw_key {
         types::fw_key {
@@ -68,7 +74,11 @@ impl Frame {
         } else {
             FramePlace::Address(word & ((1 << 58) - 1))
         };
-        Frame { place, origin, is_return_address: word >> 58 & 1 == 1 }
+        Frame {
+            place,
+            origin,
+            is_return_address: word >> 58 & 1 == 1,
+        }
     }
 }
 
@@ -85,6 +95,8 @@ pub struct Resume {
     pub is_return_address: bool,
     /// It is the topmost frame.
     pub top: bool,
+    /// How the pc was learned.
+    pub origin: Origin,
 }
 
 /// A sample.
@@ -173,9 +185,6 @@ impl Bytes<'_> {
     fn u16(self, at: usize) -> Option<u16> {
         self.array(at).map(u16::from_ne_bytes)
     }
-    fn u8(self, at: usize) -> Option<u8> {
-        self.array(at).map(|[byte]: [u8; 1]| byte)
-    }
 }
 
 impl Record {
@@ -208,7 +217,11 @@ fn sample(view: Bytes<'_>) -> Option<SampleRecord> {
     for index in 0..kernel + user {
         let word = view.u64(size_of::<types::fw_sample>() + index * 8)?;
         frames.push(if index < kernel {
-            Frame { place: FramePlace::Kernel(word), origin: Origin::Kernel, is_return_address: index > 0 }
+            Frame {
+                place: FramePlace::Kernel(word),
+                origin: Origin::Kernel,
+                is_return_address: index > 0,
+            }
         } else {
             Frame::from_word(word)
         });
@@ -231,6 +244,7 @@ fn sample(view: Bytes<'_>) -> Option<SampleRecord> {
             fp: view.u64(at!(fw_sample.fp))?,
             is_return_address: flags & types::fw_sample_flags::FW_SAMPLE_RETURN.0 != 0,
             top: flags & types::fw_sample_flags::FW_SAMPLE_TOP.0 != 0,
+            origin: Origin::from_number(u8::try_from(view.u32(at!(fw_sample.origin))?).ok()?)?,
         },
     })
 }

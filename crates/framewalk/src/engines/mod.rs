@@ -4,7 +4,9 @@
 //! An engine is opened on a target, started, polled, and finished. It says by [`Unavailable`] what
 //! is missing (a capability or a sysctl, by name) so that `auto` can fall to the next one.
 
+mod kernel;
 mod open;
+mod perf_event;
 
 pub use open::{Kind, Mode, open};
 

@@ -55,12 +55,15 @@ impl Mode {
 /// Opens an engine on a target, or says what is missing.
 pub fn open(
     kind: Kind,
-    _mode: Mode,
-    _target: &Target,
-    _settings: Settings,
+    mode: Mode,
+    target: &Target,
+    settings: Settings,
 ) -> Result<Box<dyn Engine>, Unavailable> {
-    Err(Unavailable {
-        what: format!("the {} engine is not built in", kind.name()),
-        missing: "the engine".into(),
-    })
+    match kind {
+        Kind::Kernel => super::kernel::open(mode, target, settings),
+        Kind::Perf | Kind::Ptrace => Err(Unavailable {
+            what: format!("the {} engine is not built in", kind.name()),
+            missing: "the engine".into(),
+        }),
+    }
 }

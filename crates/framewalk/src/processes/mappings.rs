@@ -2,7 +2,7 @@
 
 use super::Objects;
 use super::mapped_file::MappedFile;
-use super::maps::{self, Line};
+use super::maps::{self, Device, Line};
 use crate::sample::{ObjectId, Place};
 use std::io;
 
@@ -64,14 +64,26 @@ impl Mappings {
         let mut first_error = None;
         maps::read(pid, |line| {
             if line.executable {
-                let backing = backing(pid, &line, objects);
-                let error = mappings.insert(Mapping {
-                    start: line.start,
-                    end: line.end,
-                    offset: line.offset,
-                    backing,
-                });
-                first_error = first_error.take().or(error.err());
+                let Line {
+                    start,
+                    end,
+                    offset,
+                    device,
+                    inode,
+                    path,
+                    ..
+                } = line;
+                let new = NewMapping {
+                    pid,
+                    start,
+                    end,
+                    offset,
+                    device,
+                    inode,
+                    path,
+                };
+                let error = mappings.insert(new.open(objects)).err();
+                first_error = first_error.take().or(error);
             }
         })?;
         first_error.map_or(Ok(mappings), Err)
@@ -125,43 +137,71 @@ impl Mappings {
     }
 }
 
-/// Finds out what is behind a mapping, and remembers its file.
-pub(crate) fn backing(pid: u32, line: &Line<'_>, objects: &mut Objects) -> Backing {
-    let &Line {
-        start,
-        end,
-        device,
-        inode,
-        path,
-        ..
-    } = line;
-    if path == b"[vdso]" {
-        let ours = (start >= END_OF_32_BIT)
-            .then(|| objects.add_vdso().ok())
-            .flatten();
-        return ours.map_or(Backing::Anonymous, Backing::Object);
-    }
-    if inode == 0 {
-        return Backing::Anonymous;
-    }
-    let mapped = MappedFile {
-        pid,
-        start,
-        end,
-        device,
-        inode,
-        path,
-    };
-    match mapped
-        .open()
-        .and_then(|file| objects.add_file(file, &mapped.path()))
-    {
-        Ok(id) => Backing::Object(id),
-        // A mapped device has no unwind data, and code in shared memory was generated.
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput || mapped.is_memory() => {
-            Backing::Anonymous
+/// A mapping as /proc or a kernel event describes it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NewMapping<'a> {
+    pub(crate) pid: u32,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) offset: u64,
+    pub(crate) device: Device,
+    pub(crate) inode: u64,
+    /// As the kernel writes it.
+    pub(crate) path: &'a [u8],
+}
+
+impl NewMapping<'_> {
+    /// Finds out what is behind it, and remembers its file.
+    pub(crate) fn open(&self, objects: &mut Objects) -> Mapping {
+        let &NewMapping {
+            start, end, offset, ..
+        } = self;
+        Mapping {
+            start,
+            end,
+            offset,
+            backing: self.backing(objects),
         }
-        Err(_) => Backing::Gone,
+    }
+
+    fn backing(&self, objects: &mut Objects) -> Backing {
+        if self.path == b"[vdso]" {
+            let ours = (self.start >= END_OF_32_BIT)
+                .then(|| objects.add_vdso().ok())
+                .flatten();
+            return ours.map_or(Backing::Anonymous, Backing::Object);
+        }
+        if self.inode == 0 {
+            return Backing::Anonymous;
+        }
+        let &NewMapping {
+            pid,
+            start,
+            end,
+            device,
+            inode,
+            path,
+            ..
+        } = self;
+        let mapped = MappedFile {
+            pid,
+            start,
+            end,
+            device,
+            inode,
+            path,
+        };
+        match mapped
+            .open()
+            .and_then(|file| objects.add_file(file, &mapped.path()))
+        {
+            Ok(id) => Backing::Object(id),
+            // A mapped device has no unwind data, and code in shared memory was generated.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput || mapped.is_memory() => {
+                Backing::Anonymous
+            }
+            Err(_) => Backing::Gone,
+        }
     }
 }
 

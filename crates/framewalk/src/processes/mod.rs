@@ -10,8 +10,10 @@ mod tables;
 mod walker;
 
 pub use image::Lack;
+pub(crate) use mappings::NewMapping;
 pub use mappings::{Backing, Mapping, Mappings};
+pub(crate) use maps::Device;
 pub use objects::{Object, ObjectSource, Objects};
 pub use table::{ROWS_PER_FUNCTION, Table};
-pub use tables::Tables;
+pub use tables::{TableBuilder, Tables};
 pub use walker::{ProcessCode, StackCopy, finish, walk_process};

@@ -127,6 +127,7 @@ impl Table {
             }
             disjoint
         });
+        stretch_trampolines(&mut functions);
         if functions.len() != all {
             self.notes.push(format!(
                 "{} functions outside of executable segments",
@@ -241,6 +242,22 @@ fn undescribed_entry(functions: &[FunctionRows], image: &Image) -> Option<Functi
         unwind: Unwind::Outermost,
     };
     Some(FunctionRows::new(entry, size as u32, vec![row]))
+}
+
+/// A thread inside rt_sigreturn(2) stands behind the last instruction of the signal trampoline: one
+/// byte more belongs to it, where that is nobody's. The functions are sorted and disjoint.
+fn stretch_trampolines(functions: &mut [FunctionRows]) {
+    let next_starts: Vec<u64> = functions
+        .iter()
+        .skip(1)
+        .map(|next| next.start)
+        .chain([u64::MAX])
+        .collect();
+    for (function, next) in functions.iter_mut().zip(next_starts) {
+        if function.signal && function.end().is_some_and(|end| end < next) {
+            function.size = function.size.saturating_add(1);
+        }
+    }
 }
 
 /// The file offset of a function's first byte, if one executable segment holds all of it.

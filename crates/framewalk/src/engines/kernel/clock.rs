@@ -1,0 +1,182 @@
+//! The events that tick, and whether whom they tick for still lives.
+
+use super::super::{Target, Unavailable, perf_event};
+use framewalk_kernel::Sampler;
+use perf_event_open_sys::bindings::{PERF_COUNT_SW_CPU_CLOCK, PERF_TYPE_SOFTWARE, perf_event_attr};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// The sampling clock of a recording.
+#[derive(Default)]
+pub(super) struct Clock {
+    /// Duplicates of the events that the sampler holds.
+    events: Vec<OwnedFd>,
+    /// The processes; none when recording everybody.
+    processes: Vec<OwnedFd>,
+    /// An exec starts the events.
+    on_exec: bool,
+    everybody: bool,
+}
+
+impl Clock {
+    /// Opens the events, stopped, with the sampler on each.
+    pub(super) fn open(
+        target: &Target,
+        frequency: u32,
+        sampler: &mut Sampler,
+    ) -> Result<Clock, Unavailable> {
+        let mut attr = perf_event_attr {
+            type_: PERF_TYPE_SOFTWARE,
+            config: PERF_COUNT_SW_CPU_CLOCK.into(),
+            ..Default::default()
+        };
+        attr.__bindgen_anon_1.sample_freq = frequency.into();
+        attr.set_freq(1);
+        attr.set_disabled(1);
+        let mut clock = Clock::default();
+        let mut where_to = Vec::new();
+        match target {
+            Target::System => {
+                clock.everybody = true;
+                attr.set_exclude_idle(1);
+                where_to.extend(
+                    online_cpus()
+                        .map_err(|e| unavailable("/sys/devices/system/cpu/online", &e))?
+                        .into_iter()
+                        .map(|cpu| (-1, cpu)),
+                );
+            }
+            Target::Child(pid) => {
+                clock.on_exec = true;
+                attr.set_inherit(1);
+                attr.set_enable_on_exec(1);
+                where_to.push((*pid as i32, -1));
+                clock.watch(*pid)?;
+            }
+            Target::Pids(pids) => {
+                attr.set_inherit(1);
+                for pid in pids {
+                    clock.watch(*pid)?;
+                    where_to.extend(
+                        threads(*pid)
+                            .map_err(|e| unavailable(&format!("/proc/{pid}/task"), &e))?
+                            .into_iter()
+                            .map(|tid| (tid, -1)),
+                    );
+                }
+            }
+        }
+        for (pid, cpu) in where_to {
+            let event = match perf_event::open(&attr, pid, cpu) {
+                Ok(event) => event,
+                // A thread that ended meanwhile.
+                Err(error)
+                    if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) =>
+                {
+                    continue;
+                }
+                Err(error) => return Err(unavailable("perf_event_open", &error)),
+            };
+            let ours = event.try_clone().map_err(|e| unavailable("dup", &e))?;
+            sampler.attach(event).map_err(|error| Unavailable {
+                what: error.to_string(),
+                missing: super::missing(),
+            })?;
+            // Attaching starts the event; it is not yet time.
+            perf_event::disable(&ours).map_err(|e| unavailable("PERF_EVENT_IOC_DISABLE", &e))?;
+            clock.events.push(ours);
+        }
+        Ok(clock)
+    }
+
+    fn watch(&mut self, pid: u32) -> Result<(), Unavailable> {
+        let process = Pid::from_raw(pid as i32).ok_or_else(|| Unavailable {
+            what: format!("{pid} is no process id"),
+            missing: "a process with this id".into(),
+        })?;
+        let fd = pidfd_open(process, PidfdFlags::empty()).map_err(|error| Unavailable {
+            what: format!("process {pid}: {error}"),
+            missing: format!("a running process {pid}"),
+        })?;
+        self.processes.push(fd);
+        Ok(())
+    }
+
+    pub(super) fn start(&self) -> io::Result<()> {
+        match self.on_exec {
+            true => Ok(()),
+            false => self.events.iter().try_for_each(perf_event::enable),
+        }
+    }
+
+    /// Stops ticking. An event that cannot be stopped goes when the sampler lets go of it.
+    pub(super) fn stop(&mut self) {
+        for event in self.events.drain(..) {
+            let _ = perf_event::disable(&event);
+        }
+    }
+
+    /// Whether any of the processes still runs.
+    pub(super) fn target_lives(&self) -> bool {
+        self.everybody
+            || self.processes.iter().any(|process| {
+                let mut fds = [PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN)];
+                // A pidfd becomes readable when its process ends (pidfd_open(2)).
+                !matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1))
+            })
+    }
+}
+
+fn unavailable(what: &str, error: &io::Error) -> Unavailable {
+    Unavailable {
+        what: format!("{what}: {error}"),
+        missing: super::missing(),
+    }
+}
+
+/// The threads of a process, until two looks agree.
+fn threads(pid: u32) -> io::Result<Vec<i32>> {
+    let look = || -> io::Result<Vec<i32>> {
+        let mut tids = Vec::new();
+        for entry in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+            tids.extend(
+                entry?
+                    .file_name()
+                    .to_str()
+                    .and_then(|name| name.parse::<i32>().ok()),
+            );
+        }
+        tids.sort_unstable();
+        Ok(tids)
+    };
+    let mut seen = look()?;
+    for _ in 0..16 {
+        let again = look()?;
+        if again == seen {
+            break;
+        }
+        seen = again;
+    }
+    Ok(seen)
+}
+
+/// The processors that run, from a list like `0-3,5`.
+fn online_cpus() -> io::Result<Vec<i32>> {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/online")?;
+    let mut cpus = Vec::new();
+    for range in text.trim().split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        match (first.parse::<i32>(), last.parse::<i32>()) {
+            (Ok(first), Ok(last)) => cpus.extend(first..=last),
+            _ => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("not a list of processors: {text:?}"),
+                ));
+            }
+        }
+    }
+    Ok(cpus)
+}
