@@ -138,6 +138,27 @@ fn the_loaders_entry_is_outermost() {
 }
 
 #[test]
+fn a_signal_trampoline_reaches_behind_its_last_instruction() {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let Some(path) = maps
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(5))
+        .find(|p| p.ends_with("/libc.so.6"))
+    else {
+        println!("skipped: this test is not linked with glibc");
+        return;
+    };
+    let table = table(Path::new(path));
+    let signal = |offset: u64| matches!(table.find(offset), Says::Row { signal: true, .. });
+    // `mov $15, %rax; syscall` (rt_sigreturn); the thread stands behind it while it returns.
+    let code = [0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05];
+    let bytes = fs::read(path).unwrap();
+    let at = bytes.windows(code.len()).position(|w| w == code).unwrap() as u64;
+    let end = at + code.len() as u64;
+    assert!(signal(at) && signal(end - 1) && signal(end) && !signal(end + 1));
+}
+
+#[test]
 fn the_vdso_has_a_table() {
     let mut objects = Objects::default();
     let id = objects.add_vdso().unwrap();

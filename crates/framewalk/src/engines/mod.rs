@@ -6,7 +6,9 @@
 
 mod kernel;
 mod open;
+pub mod perf;
 mod perf_event;
+pub mod ptrace;
 
 pub use open::{Kind, Mode, open};
 

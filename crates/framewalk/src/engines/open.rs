@@ -61,9 +61,7 @@ pub fn open(
 ) -> Result<Box<dyn Engine>, Unavailable> {
     match kind {
         Kind::Kernel => super::kernel::open(mode, target, settings),
-        Kind::Perf | Kind::Ptrace => Err(Unavailable {
-            what: format!("the {} engine is not built in", kind.name()),
-            missing: "the engine".into(),
-        }),
+        Kind::Perf => Ok(Box::new(super::perf::Perf::open(target, settings)?)),
+        Kind::Ptrace => Ok(Box::new(super::ptrace::Ptrace::open(target, settings)?)),
     }
 }

@@ -1,8 +1,8 @@
 //! Which events are opened, and what is missing where they cannot be.
 
 use super::record::USER_REGISTERS;
-use super::sys::{self, Ring, Who};
-use crate::engines::{Settings, Target, Unavailable};
+use super::sys::{self, Ring};
+use crate::engines::{Settings, Target, Unavailable, perf_event};
 use perf_event_open_sys::bindings::{self, perf_event_attr};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -25,6 +25,9 @@ const RING_BYTES: [usize; 7] = [
     64 << 10,
 ];
 const CLOCK_MONOTONIC: i32 = 1;
+/// Whom an event counts (perf_event_open(2)); other numbers are threads.
+const ME: i32 = 0;
+const EVERYBODY: i32 = -1;
 
 /// Everything that samples.
 #[derive(Debug)]
@@ -37,7 +40,7 @@ pub(super) struct Events {
     pub(super) kernel: bool,
 }
 
-/// Opens disabled events on the target, which [`sys::enable`] starts; those on a child start by
+/// Opens disabled events on the target, which [`perf_event::enable`] starts; those on a child start by
 /// themselves at its exec.
 pub(super) fn open(target: &Target, settings: Settings) -> Result<Events, Unavailable> {
     let cpus = online_cpus().map_err(|error| Unavailable {
@@ -59,7 +62,7 @@ pub(super) fn open(target: &Target, settings: Settings) -> Result<Events, Unavai
         let mut attr = sampling(settings, kernel, u64::from(clock));
         attr.set_inherit(u64::from(!matches!(target, Target::System)));
         attr.set_enable_on_exec(u64::from(matches!(target, Target::Child(_))));
-        match open_all(&mut attr, &targets, &cpus, &rings) {
+        match open_all(&attr, &targets, &cpus, &rings) {
             Ok(events) if events.is_empty() => {
                 refused = None;
                 break;
@@ -128,15 +131,15 @@ fn sampling(settings: Settings, kernel: bool, clock: u64) -> perf_event_attr {
 
 /// One ring for each CPU. An event of their own that never counts anything holds them, so that
 /// they outlive every thread of the target.
-fn rings(cpus: &[u32], settings: Settings) -> Result<Vec<Ring>, Unavailable> {
+fn rings(cpus: &[i32], settings: Settings) -> Result<Vec<Ring>, Unavailable> {
     let mut error = io::Error::from(Errno::NOMEM);
     for size in RING_BYTES {
-        let map = |&cpu: &u32| {
+        let map = |&cpu: &i32| {
             let mut attr = common();
             attr.config = u64::from(bindings::PERF_COUNT_SW_DUMMY);
             attr.set_exclude_kernel(1);
             attr.__bindgen_anon_2.wakeup_watermark = (size / 4) as u32;
-            Ring::map(sys::open(&mut attr, Who::Me, cpu)?, size)
+            Ring::map(perf_event::open(&attr, ME, cpu)?, size)
         };
         match cpus.iter().map(map).collect::<io::Result<Vec<_>>>() {
             Ok(rings) => return Ok(rings),
@@ -154,14 +157,14 @@ fn rings(cpus: &[u32], settings: Settings) -> Result<Vec<Ring>, Unavailable> {
 }
 
 /// Whom to open events on: every thread that exists now; later ones inherit.
-fn targets(target: &Target) -> Vec<Who> {
+fn targets(target: &Target) -> Vec<i32> {
     match target {
-        Target::System => vec![Who::All],
-        Target::Child(pid) => vec![Who::Thread(*pid)],
+        Target::System => vec![EVERYBODY],
+        Target::Child(pid) => vec![pid.cast_signed()],
         Target::Pids(pids) => pids
             .iter()
             .flat_map(|pid| threads(*pid))
-            .map(Who::Thread)
+            .map(u32::cast_signed)
             .collect(),
     }
 }
@@ -177,19 +180,19 @@ pub(super) fn threads(pid: u32) -> Vec<u32> {
 }
 
 fn open_all(
-    attr: &mut perf_event_attr,
-    targets: &[Who],
-    cpus: &[u32],
+    attr: &perf_event_attr,
+    targets: &[i32],
+    cpus: &[i32],
     rings: &[Ring],
 ) -> io::Result<Vec<OwnedFd>> {
     let mut events = Vec::new();
     for &who in targets {
         for (&cpu, ring) in cpus.iter().zip(rings) {
-            let event = match sys::open(attr, who, cpu) {
+            let event = match perf_event::open(attr, who, cpu) {
                 Err(error)
                     if Errno::from_io_error(&error) == Some(Errno::MFILE) && raise_file_limit() =>
                 {
-                    sys::open(attr, who, cpu)
+                    perf_event::open(attr, who, cpu)
                 }
                 event => event,
             };
@@ -264,17 +267,17 @@ fn unavailable(error: &io::Error, target: &Target, settings: Settings) -> Unavai
 }
 
 /// The numbers of the CPUs that are online: `0-3,8`.
-fn online_cpus() -> io::Result<Vec<u32>> {
+fn online_cpus() -> io::Result<Vec<i32>> {
     parse_cpus(fs::read_to_string("/sys/devices/system/cpu/online")?.trim())
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-fn parse_cpus(list: &str) -> Option<Vec<u32>> {
+fn parse_cpus(list: &str) -> Option<Vec<i32>> {
     let mut cpus = Vec::new();
     for range in list.split(',') {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last) = (first.parse().ok()?, last.parse::<u16>().ok()?);
-        cpus.extend(first..=u32::from(last));
+        let (first, last) = (first.parse::<u16>().ok()?, last.parse::<u16>().ok()?);
+        cpus.extend((first..=last).map(i32::from));
     }
     Some(cpus)
 }

@@ -14,7 +14,7 @@ mod record_tests;
 mod sys;
 mod tracked;
 
-use super::{Counts, Engine, Settings, Target, Unavailable};
+use super::{Counts, Engine, Settings, Target, Unavailable, perf_event};
 use crate::processes::{Objects, ProcessCode, StackCopy, Tables, finish};
 use crate::sample::{Frame, Place, Sample};
 use anyhow::Context;
@@ -166,7 +166,7 @@ impl Engine for Perf {
             Some(Reader::start(rings, Arc::clone(&self.events)).context("the reading thread")?);
         if !matches!(self.target, Target::Child(_)) {
             for event in self.events.iter() {
-                sys::enable(event).context("perf events cannot be started")?;
+                perf_event::enable(event).context("perf events cannot be started")?;
             }
         }
         Ok(())
@@ -205,7 +205,7 @@ impl Engine for Perf {
     ) -> anyhow::Result<Counts> {
         for event in self.events.iter() {
             // It can only fail for a thread that has ended.
-            let _ = sys::disable(event);
+            let _ = perf_event::disable(event);
         }
         if let Some(mut reader) = self.reader.take() {
             reader.stop();

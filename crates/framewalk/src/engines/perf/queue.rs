@@ -54,6 +54,10 @@ impl Queue {
     /// The oldest record, if nothing older can come any more (`all`: nothing at all will come).
     pub(super) fn pop(&mut self, all: bool) -> Option<Due> {
         let is_due = all || self.records.front()?.time < self.settled;
-        if is_due { self.records.pop_front() } else { None }
+        if is_due {
+            self.records.pop_front()
+        } else {
+            None
+        }
     }
 }

@@ -105,15 +105,16 @@ fn a_sample_has_its_registers_by_dwarf_number() {
 
 #[test]
 fn samples_without_a_64_bit_user_side() {
-    let Some(Record::Sample(sample)) = read(&sample_record(0, &[], 0)) else {
-        panic!()
-    };
-    assert_eq!((sample.user, sample.stack), (User::None, &[][..]));
-    let Some(Record::Sample(sample)) = read(&sample_record(sys::PERF_SAMPLE_REGS_ABI_32, &[], 0))
-    else {
-        panic!()
-    };
-    assert_eq!(sample.user, User::Foreign);
+    for (abi, user) in [
+        (0, User::None),
+        (sys::PERF_SAMPLE_REGS_ABI_32, User::Foreign),
+    ] {
+        let record = sample_record(abi, &[], 0);
+        let Some(Record::Sample(sample)) = read(&record) else {
+            panic!()
+        };
+        assert_eq!((sample.user, sample.stack), (user, &[][..]));
+    }
 }
 
 #[test]

@@ -1,65 +1,21 @@
-//! The system interface of perf_event_open(2): descriptors, their ioctls, and the ring that the
-//! kernel writes into. The only file of this engine with unsafe code.
+//! The ring that the kernel writes into (perf_event_open(2), "MMAP layout"). The only file of this
+//! engine with unsafe code beside [`crate::engines::perf_event`].
 #![allow(unsafe_code)]
 
-use perf_event_open_sys::bindings::{PERF_FLAG_FD_CLOEXEC, perf_event_attr, perf_event_mmap_page};
-use perf_event_open_sys::{ioctls, perf_event_open};
+use perf_event_open_sys::bindings::perf_event_mmap_page;
+use perf_event_open_sys::ioctls;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::param::page_size;
 use std::io;
 use std::mem::offset_of;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::{NonNull, slice_from_raw_parts};
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// Whom an event counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Who {
-    /// This process.
-    Me,
-    /// One thread, and what it creates where the event is inherited.
-    Thread(u32),
-    /// Everybody.
-    All,
-}
-
-/// Opens an event on one CPU.
-pub(super) fn open(attr: &mut perf_event_attr, who: Who, cpu: u32) -> io::Result<OwnedFd> {
-    attr.size = size_of::<perf_event_attr>() as u32;
-    let pid = match who {
-        Who::Me => 0,
-        Who::Thread(tid) => i32::try_from(tid).map_err(|_| io::ErrorKind::InvalidInput)?,
-        Who::All => -1,
-    };
-    let cpu = i32::try_from(cpu).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // SAFETY: `attr` is a whole attribute structure that tells its own size.
-    let fd = unsafe { perf_event_open(attr, pid, cpu, -1, PERF_FLAG_FD_CLOEXEC.into()) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made this descriptor for us; nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Starts an event and those inherited from it.
-pub(super) fn enable(event: &OwnedFd) -> io::Result<()> {
-    // SAFETY: the descriptor is an event; the argument is a plain number.
-    check(unsafe { ioctls::ENABLE(event.as_raw_fd(), 0) })
-}
-
-/// Stops an event and those inherited from it.
-pub(super) fn disable(event: &OwnedFd) -> io::Result<()> {
-    // SAFETY: the descriptor is an event; the argument is a plain number.
-    check(unsafe { ioctls::DISABLE(event.as_raw_fd(), 0) })
-}
 
 /// Lets an event write into the ring of another on the same CPU.
 pub(super) fn set_output(event: &OwnedFd, ring: &Ring) -> io::Result<()> {
     // SAFETY: both descriptors are events; the argument is a plain number.
-    check(unsafe { ioctls::SET_OUTPUT(event.as_raw_fd(), ring.event.as_raw_fd() as _) })
-}
-
-fn check(result: i32) -> io::Result<()> {
+    let result = unsafe { ioctls::SET_OUTPUT(event.as_raw_fd(), ring.event.as_raw_fd() as _) };
     if result < 0 {
         Err(io::Error::last_os_error())
     } else {
