@@ -38,6 +38,7 @@ struct bpf_map;
 
 struct pt_regs {
 	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di;
+	unsigned long orig_ax;
 	unsigned long ip;
 	/* 6.9 and later: a union with the 64-bit csx; reading two bytes serves both */
 	u16 cs;

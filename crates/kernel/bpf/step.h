@@ -172,6 +172,10 @@ static __always_inline int fw_step_rule(struct fw_walk *w, u32 origin, bool slee
 	if (rule->cfa_deref && !fw_read_word(w, cfa, &cfa, sleepable))
 		return FW_STOP(FW_STOP_READ_FAULT);
 	off_stack = fw_check_cfa(w->sp, cfa);
+	/* Nothing of the topmost frame is on the stack where its return address is in a register:
+	 * vfork(3) keeps it there across the system call. */
+	if (w->top && cfa == w->sp && rule->ra_kind == FW_RULE_VALUE_REG)
+		off_stack = FW_GO;
 	if (off_stack && (!rule->signal || cfa & 7 || cfa >= FW_USER_END))
 		return off_stack;
 	stop = fw_apply(w, cfa, rule->ra_kind, rule->ra_reg, rule->ra_off, 0, &ra, sleepable);

@@ -270,6 +270,15 @@ static __always_inline void fw_begin(struct fw_walk *w, u32 limit)
 	w->fp = regs->bp;
 }
 
+/* Between two programs the registers are still the old one's and the mappings the new one's
+ * (fs/exec.c, begin_new_exec). System call numbers: arch/x86/entry/syscalls/syscall_64.tbl. */
+static __always_inline bool fw_in_exec(void)
+{
+	u64 call = ((struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf()))->orig_ax;
+
+	return call == 59 || call == 322;
+}
+
 #define FW_USER64_CS 0x33 /* arch/x86/include/asm/segment.h, __USER_CS */
 
 /* Walks to the end and answers why it is the end. Frames are in w->frames from num_kernel on. */
@@ -285,6 +294,10 @@ static __always_inline u32 fw_run(struct fw_walk *w, bool sleepable)
 		return FW_STOP_FOREIGN_CODE;
 	while (!stop && can_loop)
 		stop = fw_frame(w, sleepable);
+	if (stop == FW_STOP(FW_STOP_NOT_CODE) && w->top && fw_in_exec()) {
+		w->num_user = 0;
+		return FW_STOP_EXEC;
+	}
 	return stop ? stop - 1 : FW_STOP_LIMIT;
 }
 

@@ -11,7 +11,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, MapFlags, RingBuffer, RingBufferBuilder};
 use std::cell::RefCell;
 use std::mem::{MaybeUninit, offset_of};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -88,7 +88,7 @@ impl Table {
 pub struct Sampler {
     mode: Mode,
     /// Dropped before `skel`: links hold programs.
-    links: Vec<(Link, OwnedFd)>,
+    links: Vec<Link>,
     exit_link: Option<Link>,
     ring: RingBuffer<'static>,
     inbox: Rc<RefCell<Inbox>>,
@@ -214,7 +214,9 @@ impl Sampler {
         let link = program
             .attach_perf_event(event.as_raw_fd())
             .map_err(Error::Attach)?;
-        self.links.push((link, event));
+        // From here on the descriptor is libbpf's, which closes it with the link.
+        let _ = event.into_raw_fd();
+        self.links.push(link);
         Ok(())
     }
 

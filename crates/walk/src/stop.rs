@@ -62,8 +62,8 @@ stops! {
     MapsBusy = 13, "maps-busy", "the mappings changed while they were being read";
     /// A kernel thread: there is no user stack.
     KernelThread = 14, "kernel-thread", "a kernel thread has no user stack";
-    /// The thread ended before it returned to user mode.
-    Exited = 15, "exited", "the thread ended before it returned to user mode";
+    /// The thread was ending: its address space was gone.
+    Exited = 15, "exited", "the thread was ending, its address space gone";
     /// The recording ended before the thread returned to user mode.
     Pending = 16, "pending", "the recording ended before the thread returned to user mode";
     /// The copied part of the stack ended before the stack did.
@@ -72,4 +72,13 @@ stops! {
     ObjectGone = 18, "object-gone", "the mapped file could not be opened any more";
     /// 32-bit or other code that the walker does not know.
     ForeignCode = 19, "foreign-code", "code of another machine or mode";
+    /// The thread was in execve(2): the old program's stack is gone, the new one's not begun.
+    Exec = 20, "exec", "the thread was in execve, between two programs";
+}
+
+impl Stop {
+    /// There was no user stack to walk, so none can be complete or incomplete.
+    pub const fn without_user_stack(self) -> bool {
+        matches!(self, Stop::KernelThread | Stop::Exited | Stop::Exec)
+    }
 }

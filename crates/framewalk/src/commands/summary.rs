@@ -43,7 +43,12 @@ impl<'a> Summary<'a> {
 
     /// Samples that have a user stack.
     fn with_user_stack(&self) -> u64 {
-        self.samples() - self.profile.stopped(Stop::KernelThread)
+        self.samples() - self.without_user_stack()
+    }
+
+    fn without_user_stack(&self) -> u64 {
+        let without = Stop::ALL.iter().filter(|stop| stop.without_user_stack());
+        without.map(|&stop| self.profile.stopped(stop)).sum()
     }
 
     fn share(&self) -> String {
@@ -117,7 +122,7 @@ impl fmt::Display for Summary<'_> {
         }
         let mut reasons: Vec<_> = Stop::ALL
             .iter()
-            .filter(|stop| !matches!(stop, Stop::Outermost | Stop::KernelThread))
+            .filter(|&&stop| stop != Stop::Outermost && !stop.without_user_stack())
             .map(|&stop| (self.profile.stopped(stop), stop.text()))
             .filter(|&(count, _)| count > 0)
             .collect();
@@ -129,9 +134,9 @@ impl fmt::Display for Summary<'_> {
                 .collect();
             write!(f, " ({})", reasons.join("; "))?;
         }
-        let kernel_threads = self.profile.stopped(Stop::KernelThread);
-        if kernel_threads > 0 {
-            write!(f, ", {kernel_threads} of them in kernel threads")?;
+        let without = self.without_user_stack();
+        if without > 0 {
+            write!(f, ", {without} of them without a user stack")?;
         }
         write!(f, ", {} lost", self.counts.lost)?;
         if self.counts.kernel_run_ns > 0 && samples > 0 {
@@ -187,7 +192,7 @@ mod tests {
         );
         assert_eq!(
             summary.to_string(),
-            "4 samples, 66.6 % complete (1: no unwind data for this pc), 1 of them in kernel threads, 2 lost, \
+            "4 samples, 66.6 % complete (1: no unwind data for this pc), 1 of them without a user stack, 2 lost, \
              2.5 us each in the kernel"
         );
         let stats = summary.stats();

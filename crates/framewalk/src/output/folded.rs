@@ -29,7 +29,8 @@ pub fn mark(origin: Origin) -> &'static str {
 /// The entry that stands for the callers that could not be walked to, if there are any.
 pub fn cut(stop: Stop) -> Option<String> {
     match stop {
-        Stop::Outermost | Stop::KernelThread => None,
+        Stop::Outermost => None,
+        stop if stop.without_user_stack() => None,
         stop => Some(format!("{CUT}{}]", stop.text())),
     }
 }

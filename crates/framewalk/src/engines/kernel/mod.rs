@@ -32,8 +32,6 @@ struct KernelEngine {
     sampler: Sampler,
     clock: Clock,
     settings: Settings,
-    /// Whether every object of a process is worth a table at once: not when recording everybody.
-    eager: bool,
     builds: Builds,
     tables: Tables,
     /// What the kernel calls each object, where it asked.
@@ -44,7 +42,9 @@ struct KernelEngine {
     unfinished: Unfinished,
     /// Kernel parts of samples whose user part is to come.
     linked: HashMap<u64, Vec<SampleRecord>>,
-    mappings: HashMap<u32, Rc<Mappings>>,
+    /// By process, with the number of the poll that read them.
+    mappings: HashMap<u32, (u64, Rc<Mappings>)>,
+    polls: u64,
     gone: u64,
 }
 
@@ -71,7 +71,6 @@ pub(super) fn open(
         sampler,
         clock: Clock::default(),
         settings,
-        eager: !matches!(target, Target::System),
         builds: Builds::start(),
         tables: Tables::default(),
         keys: HashMap::new(),
@@ -80,6 +79,7 @@ pub(super) fn open(
         unfinished: Unfinished::default(),
         linked: HashMap::new(),
         mappings: HashMap::new(),
+        polls: 0,
         gone: 0,
     };
     engine.clock = Clock::open(target, settings.frequency, &mut engine.sampler)?;
@@ -136,14 +136,27 @@ impl KernelEngine {
         }
     }
 
-    /// The mappings of a process as they are now, or as they were when it could last be asked.
+    /// The mappings of a process as they are now (once a poll is often enough), or as they were when
+    /// it could last be asked. All that it maps will have tables.
     fn mappings_of(&mut self, pid: u32, objects: &mut Objects) -> Option<Rc<Mappings>> {
-        if let Ok(now) = Mappings::of_process(pid, objects) {
-            if now.iter().next().is_some() {
-                self.mappings.insert(pid, Rc::new(now));
+        if let Some((poll, mappings)) = self.mappings.get(&pid) {
+            if *poll == self.polls {
+                return Some(Rc::clone(mappings));
             }
         }
-        self.mappings.get(&pid).cloned()
+        if let Ok(now) = Mappings::of_process(pid, objects) {
+            if now.iter().next().is_some() {
+                for mapping in now.iter() {
+                    if let Backing::Object(id) = mapping.backing {
+                        self.builds.request(id, objects);
+                    }
+                }
+                self.mappings.insert(pid, (self.polls, Rc::new(now)));
+            }
+        }
+        self.mappings
+            .get(&pid)
+            .map(|(_, mappings)| Rc::clone(mappings))
     }
 
     /// Finds the object that the kernel asks for, and sees to its table.
@@ -151,15 +164,8 @@ impl KernelEngine {
         let id = if want.key == Key::VDSO {
             objects.add_vdso().ok()
         } else {
-            let mappings = self.mappings_of(want.pid, objects);
-            if self.eager {
-                for mapping in mappings.iter().flat_map(|mappings| mappings.iter()) {
-                    if let Backing::Object(id) = mapping.backing {
-                        self.builds.request(id, objects);
-                    }
-                }
-            }
-            match mappings
+            match self
+                .mappings_of(want.pid, objects)
                 .and_then(|mappings| mappings.find(want.start).map(|mapping| mapping.backing))
             {
                 Some(Backing::Object(id)) => Some(id),
@@ -251,6 +257,7 @@ impl Engine for KernelEngine {
         } else {
             timeout.min(Duration::from_millis(5))
         };
+        self.polls += 1;
         let alive = self.clock.target_lives();
         let mut records = Vec::new();
         self.sampler
