@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::sync::OnceLock;
 
 fn framewalk(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_framewalk"))
@@ -167,26 +168,24 @@ fn a_thread_is_no_process() {
     thread.join().unwrap();
 }
 
-/// Whether some engine can record a child of this test.
-fn can_record(directory: &Directory) -> bool {
-    let output = framewalk(&[
-        "record",
-        "-o",
-        &directory.path("probe.folded"),
-        "--",
-        "true",
-    ]);
-    let _ = fs::remove_file(directory.path("probe.folded"));
-    if !output.status.success() {
-        println!("skipped: no engine is allowed here: {}", said(&output));
+/// Whether some engine can record a child of this test; asked once.
+fn can_record() -> bool {
+    static REFUSAL: OnceLock<Option<String>> = OnceLock::new();
+    let refusal = REFUSAL.get_or_init(|| {
+        let directory = Directory::new("probe");
+        let output = framewalk(&["record", "-o", &directory.path("a.folded"), "--", "true"]);
+        (!output.status.success()).then(|| said(&output))
+    });
+    if let Some(refusal) = refusal {
+        println!("skipped: {refusal}");
     }
-    output.status.success()
+    refusal.is_none()
 }
 
 #[test]
 fn a_command_that_does_not_exist() {
     let directory = Directory::new("enoent");
-    if !can_record(&directory) {
+    if !can_record() {
         return;
     }
     let output = directory.path("a.svg");
@@ -204,7 +203,7 @@ fn a_command_that_does_not_exist() {
 #[test]
 fn a_command_that_exits_at_once_still_gives_a_profile() {
     let directory = Directory::new("once");
-    if !can_record(&directory) {
+    if !can_record() {
         return;
     }
     for (command, end) in [
@@ -227,7 +226,7 @@ fn a_command_that_exits_at_once_still_gives_a_profile() {
 #[test]
 fn a_full_disk_leaves_nothing_that_looks_whole() {
     let directory = Directory::new("full");
-    if !can_record(&directory) {
+    if !can_record() {
         return;
     }
     // A device that is always full, under a name with the right ending.
@@ -240,7 +239,7 @@ fn a_full_disk_leaves_nothing_that_looks_whole() {
     ];
     refused(
         &[&["record", "-o", &link, "--"], &busy[..]].concat(),
-        &["a.folded", "No space left"],
+        &["/dev/full", "No space left"],
     );
 
     let disk = directory.0.join("disk");
@@ -292,7 +291,7 @@ fn end(mut child: Child, mut said: BufReader<ChildStderr>) -> String {
 #[test]
 fn an_interrupt_ends_the_recording_and_the_command_and_still_writes() {
     let directory = Directory::new("interrupt");
-    if !can_record(&directory) {
+    if !can_record() {
         return;
     }
     for signal in ["-INT", "-TERM", "-HUP"] {
@@ -311,7 +310,7 @@ fn an_interrupt_ends_the_recording_and_the_command_and_still_writes() {
 #[test]
 fn the_time_is_over_before_the_command_is() {
     let directory = Directory::new("duration");
-    if !can_record(&directory) {
+    if !can_record() {
         return;
     }
     let path = directory.path("a.folded");
@@ -327,7 +326,7 @@ fn the_time_is_over_before_the_command_is() {
 #[test]
 fn a_process_that_vanishes_ends_the_recording() {
     let directory = Directory::new("vanish");
-    if !can_record(&directory) {
+    if !can_record() {
         return;
     }
     let mut target = Command::new("sleep").arg("1000").spawn().unwrap();

@@ -534,3 +534,26 @@ fn a_command_runs_only_with_an_engine_and_a_name_that_exists() {
     run(&["-o", &output, "--", "sh", "-c", "exit 3"], samples()).unwrap();
     assert!(!fs::read(&output).unwrap().is_empty());
 }
+
+#[test]
+fn generated_code_has_the_names_of_its_perf_map() {
+    let directory = Directory::new("generated");
+    let output = directory.path("a.folded");
+    let map = format!("/tmp/perf-{}.map", std::process::id());
+    fs::write(&map, "5000 10 generated one\n").unwrap();
+    let mut sample = samples().swap_remove(0);
+    for (frame, address) in sample.frames.iter_mut().zip([0x5008, 0x5010, 0x5011]) {
+        frame.place = Place::Anonymous(address);
+        frame.is_return_address = frame.origin != Origin::Registers;
+    }
+    sample.frames.truncate(3);
+    let result = run(&["-o", &output, "-a"], vec![sample]);
+    fs::remove_file(&map).unwrap();
+    result.unwrap();
+    let expected = "a:b;[anonymous code];[anonymous code];generated one_[k] 1\n";
+    assert_eq!(
+        fs::read_to_string(&output).unwrap(),
+        expected,
+        "0x5010 is behind its end, and so is 0x5011 - 1"
+    );
+}

@@ -41,6 +41,8 @@ pub fn run(args: &args::Record, open: &mut Open) -> anyhow::Result<()> {
 
     let (target, waiting) = target(args)?;
     let engine = choose(args, &target, open)?;
+    // Now, while the processes are there to be asked for their names.
+    let title = title(args);
     let progress = progress();
     let mut objects = Objects::default();
     let mut taken = take(args, engine, waiting, &mut objects, &stop, &progress)?;
@@ -59,7 +61,6 @@ pub fn run(args: &args::Record, open: &mut Open) -> anyhow::Result<()> {
         taken.mode,
         taken.duration,
     );
-    let title = title(args);
     let view = View {
         profile: &taken.profile,
         symbols: &symbols,

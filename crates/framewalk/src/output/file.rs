@@ -77,12 +77,7 @@ impl OutputFile {
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> anyhow::Result<()> {
         let result = self.write(write);
-        result.with_context(|| {
-            format!(
-                "{}: could not be written, no profile is left there",
-                self.path.display()
-            )
-        })
+        result.with_context(|| format!("{}: could not be written", self.path.display()))
     }
 
     fn write(&mut self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {

@@ -61,14 +61,8 @@ impl Builder<'_> {
             _ => self.categories.program,
         };
         let view = self.view;
-        for (function, line) in view.symbols.of(frame) {
-            stack = Some(match (&function.source, line) {
-                (Some(source), 1..) => {
-                    let text = format!("{} ({source}:{line})", function.name);
-                    self.label(thread, stack, &text, category)
-                }
-                _ => self.label(thread, stack, &function.name, category),
-            });
+        for (function, _) in view.symbols.of(frame) {
+            stack = Some(self.label(thread, stack, &function.name, category));
         }
         stack
     }

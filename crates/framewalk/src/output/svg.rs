@@ -5,7 +5,7 @@
 
 use super::View;
 use super::folded::{self, CUT, GUESS, KERNEL};
-use inferno::flamegraph::color::{Color, PaletteMap};
+use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};
 use inferno::flamegraph::{self, Options, TextTruncateDirection};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
@@ -22,6 +22,8 @@ pub fn write(view: &View, writer: &mut dyn Write) -> io::Result<()> {
         .collect();
 
     let mut colors = PaletteMap::default();
+    // The whole picture's own bar has no name.
+    colors.insert("", rgb(225, 228, 232));
     for (number, entry) in stacks.keys().flat_map(|stack| stack.split(';').enumerate()) {
         if colors.get(entry).is_none() {
             colors.insert(entry, color(entry, number == 0));
@@ -30,6 +32,7 @@ pub fn write(view: &View, writer: &mut dyn Write) -> io::Result<()> {
     let mut options = Options::default();
     options.title = view.title.to_string();
     options.subtitle = Some(view.subtitle.to_string());
+    options.bgcolors = Some(BackgroundColor::Flat(rgb(250, 250, 248)));
     options.palette_map = Some(&mut colors);
     options.text_truncate_direction = TextTruncateDirection::Right;
     options.notes =
@@ -48,7 +51,7 @@ fn color(entry: &str, is_root: bool) -> Color {
     let shade = |byte: usize| f32::from(hasher.finish().to_le_bytes()[byte]) / 255.0;
     let between = |low: u8, high: u8, shade: f32| low + (f32::from(high - low) * shade) as u8;
     if entry.starts_with(CUT) {
-        rgb(120, 120, 128)
+        rgb(160, 160, 168)
     } else if entry.ends_with(KERNEL) || entry == "[kernel]" {
         rgb(
             between(90, 130, shade(0)),

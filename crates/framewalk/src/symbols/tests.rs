@@ -1,5 +1,6 @@
 use super::names::{MAX_NAME, clean};
 use super::*;
+use crate::processes::ObjectSource;
 use crate::sample::{Frame, Sample};
 use framewalk_walk::{Origin, Stop};
 use std::fs::File;
@@ -76,6 +77,80 @@ fn a_function_with_debug_information_has_name_source_and_line() {
         "{source:?}"
     );
     assert!(a_function_of_this_file().abs_diff(*line) <= 1, "{line}");
+}
+
+#[inline(always)]
+fn always_inlined() -> u32 {
+    std::hint::black_box(line!())
+}
+
+#[inline(never)]
+fn a_function_with_another_inside() -> u32 {
+    always_inlined() + std::hint::black_box(1)
+}
+
+#[test]
+fn inlined_functions_follow_the_function_around_them() {
+    let (path, offset) = own(a_function_with_another_inside as *const () as usize);
+    let mut objects = Objects::default();
+    let object = add(&mut objects, &path);
+    let places: Vec<_> = (offset..offset + 32)
+        .map(|offset| Place::Object(object, offset))
+        .collect();
+    let found = names(&places, &objects);
+    let both = found.iter().find(|entries| {
+        entries
+            .get(1)
+            .is_some_and(|(name, ..)| name.ends_with("always_inlined"))
+    });
+    let both = both.unwrap_or_else(|| panic!("{found:#?}"));
+    assert!(
+        both[0].0.ends_with("a_function_with_another_inside"),
+        "{both:?}"
+    );
+    let called_from = a_function_with_another_inside() - 1;
+    assert_eq!(
+        both[1].2, called_from,
+        "the line inside the inlined function"
+    );
+    assert!(both[0].2 > called_from, "the line of the call");
+}
+
+#[test]
+fn a_function_of_the_vdso() {
+    use object::{Object as _, ObjectSymbol as _};
+    let mut objects = Objects::default();
+    let Ok(vdso) = objects.add_vdso() else {
+        println!("skipped: this process has no vdso");
+        return;
+    };
+    let ObjectSource::Vdso(image) = &objects.get(vdso).source else {
+        panic!("no image")
+    };
+    let elf = object::File::parse(&**image).unwrap();
+    let symbol = elf
+        .dynamic_symbols()
+        .find(|symbol| symbol.name() == Ok("__vdso_clock_gettime"))
+        .unwrap();
+    // The image is mapped as one piece from its first byte: offsets are addresses.
+    let found = names(&[Place::Object(vdso, symbol.address())], &objects);
+    assert!(found[0][0].0.ends_with("clock_gettime"), "{found:?}");
+}
+
+#[test]
+fn a_function_of_the_kernel() {
+    let symbols = std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+    let line = symbols
+        .lines()
+        .find(|line| line.ends_with(" T vfs_read"))
+        .unwrap_or_default();
+    let address = u64::from_str_radix(line.split(' ').next().unwrap_or(""), 16).unwrap_or(0);
+    if address == 0 {
+        println!("skipped: the kernel hides its addresses (kernel.kptr_restrict)");
+        return;
+    }
+    let found = names(&[Place::Kernel(address + 4)], &Objects::default());
+    assert_eq!(found[0], [("vfs_read".to_string(), None, 0)]);
 }
 
 #[test]
