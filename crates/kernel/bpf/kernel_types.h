@@ -131,6 +131,12 @@ struct bpf_perf_event_data {
 	u64 sample_period, addr;
 };
 
+/* include/uapi/linux/bpf.h */
+struct bpf_pidns_info {
+	u32 pid;
+	u32 tgid;
+};
+
 /* Bounds a loop without the verifier following each turn: the may_goto instruction (Linux 6.9) leaves
  * the loop once a budget of some millions is used up. Never the only bound of a loop here. */
 #define can_loop \

@@ -40,7 +40,9 @@ struct {
 /* Set by the loader before loading. */
 const volatile u32 frame_limit = FW_USER_FRAMES;
 const volatile bool defer_always = false;
-const volatile u32 own_pid_namespace = 0;
+/* The loader's pid namespace, where that is not the initial one: device and inode of /proc/self/ns/pid. */
+const volatile u64 namespace_device = 0;
+const volatile u64 namespace_inode = 0;
 
 /* 6.18 calls it ..._impl and passes the program's aux last; 7.x drops both. */
 extern int bpf_task_work_schedule_resume_impl(struct task_struct *task, struct bpf_task_work *tw, void *map__map,
@@ -51,14 +53,26 @@ extern int bpf_task_work_schedule_resume(struct task_struct *task, struct bpf_ta
 
 #define PF_KTHREAD 0x00200000 /* include/linux/sched.h */
 
+/* Process and thread id as the loader's pid namespace has them; as the initial one has them for
+ * processes that it cannot see. */
+static __always_inline u64 visible_pid_tgid(void)
+{
+	struct bpf_pidns_info ids = {};
+
+	if (namespace_inode && !bpf_get_ns_current_pid_tgid(namespace_device, namespace_inode, &ids, sizeof(ids)))
+		return (u64)ids.tgid << 32 | ids.pid;
+	return bpf_get_current_pid_tgid();
+}
+
 static __always_inline void fill_header(struct fw_walk *w, u64 time, u64 id)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	u64 pid_tgid = bpf_get_current_pid_tgid();
+	u64 pid_tgid = visible_pid_tgid();
 	struct fw_sample *sample = &w->sample;
 
 	sample->kind = FW_RECORD_SAMPLE;
-	sample->pid = pid_tgid >> 32;
+	w->pid = pid_tgid >> 32;
+	sample->pid = w->pid;
 	sample->tid = (u32)pid_tgid;
 	sample->cpu = bpf_get_smp_processor_id();
 	sample->time = time;
@@ -234,8 +248,10 @@ static __always_inline bool defer(struct fw_walk *w)
 	struct fw_thread *thread = thread_state();
 	u32 bytes = w->num_kernel * 8;
 
-	if (!thread)
+	if (!thread) {
+		FW_COUNT(full_threads, 1);
 		return false;
+	}
 	if (thread->pending) {
 		/* Another tick before the thread returned to user mode: it will have the same user stack. */
 		w->num_user = 0;
@@ -247,6 +263,7 @@ static __always_inline bool defer(struct fw_walk *w)
 	if (bytes > FW_KERNEL_FRAMES * 8)
 		return false;
 	__builtin_memcpy(&thread->walk.sample, &w->sample, sizeof(w->sample));
+	thread->walk.pid = w->pid;
 	bpf_probe_read_kernel(thread->walk.frames, bytes, w->frames);
 	thread->walk.num_kernel = w->num_kernel;
 	thread->walk.num_user = 0;
@@ -265,7 +282,7 @@ int sample_deferred(struct bpf_perf_event_data *ctx)
 {
 	u64 now = bpf_ktime_get_ns();
 	struct fw_walk *w = scratch_walk();
-	u32 stop = FW_STOP_READ_FAULT;
+	u32 stop;
 
 	if (!w)
 		return 0;
@@ -273,14 +290,11 @@ int sample_deferred(struct bpf_perf_event_data *ctx)
 	if (bpf_get_current_task_btf()->flags & PF_KTHREAD) {
 		send(w, FW_STOP_KERNEL_THREAD);
 	} else {
-		if (!defer_always)
+		if (!defer_always || !defer(w)) {
 			stop = walk_now(w, false);
-		if (stop != FW_STOP_READ_FAULT || !defer(w)) {
-			if (defer_always) {
-				FW_COUNT(full_threads, 1);
-				stop = walk_now(w, false);
-			}
-			finish(w, stop, false);
+			/* A page was not there: once more where it can be faulted in. */
+			if (stop != FW_STOP_READ_FAULT || defer_always || !defer(w))
+				finish(w, stop, false);
 		}
 	}
 	FW_COUNT(samples, 1);

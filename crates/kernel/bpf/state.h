@@ -51,6 +51,7 @@ struct fw_walk {
 	u8 is_return;  /* pc is a return address */
 	u8 origin;     /* how pc was learned */
 	u8 num_switches;
+	u32 pid;       /* for requests: as the loader's pid namespace has it */
 	u32 last;      /* range used last */
 	u32 num_ranges;
 	u32 limit;

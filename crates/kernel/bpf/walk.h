@@ -53,7 +53,7 @@ static __always_inline void fw_want_object(struct fw_walk *w, struct fw_key *key
 		return;
 	}
 	w->want.kind = FW_RECORD_WANT;
-	w->want.pid = bpf_get_current_pid_tgid() >> 32;
+	w->want.pid = w->pid;
 	w->want.key = *key;
 	w->want.start = start;
 	w->want.end = end;
@@ -250,6 +250,14 @@ static __always_inline int fw_frame(struct fw_walk *w, bool sleepable)
 	return FW_STOP(FW_STOP_BAD_ROW);
 }
 
+/* The same as a function of its own, which the verifier follows once and for all. Only for contexts that
+ * cannot sleep: a function that may is verified for its caller. */
+__noinline int fw_frame_now(struct fw_walk *w)
+{
+	FW_USE_ARENA();
+	return w ? fw_frame(w, false) : FW_STOP(FW_STOP_LIMIT);
+}
+
 /* Stands the walk on the current thread's own frame. */
 static __always_inline void fw_begin(struct fw_walk *w, u32 limit)
 {
@@ -293,7 +301,7 @@ static __always_inline u32 fw_run(struct fw_walk *w, bool sleepable)
 	if ((((struct pt_regs *)bpf_task_pt_regs(task))->cs & 0xffff) != FW_USER64_CS)
 		return FW_STOP_FOREIGN_CODE;
 	while (!stop && can_loop)
-		stop = fw_frame(w, sleepable);
+		stop = sleepable ? fw_frame(w, true) : fw_frame_now(w);
 	if (stop == FW_STOP(FW_STOP_NOT_CODE) && w->top && fw_in_exec()) {
 		w->num_user = 0;
 		return FW_STOP_EXEC;

@@ -5,8 +5,8 @@ use std::fmt;
 /// What failed, and where.
 #[derive(Debug)]
 pub enum Error {
-    /// The programs could not be opened or loaded.
-    Load(libbpf_rs::Error),
+    /// The programs could not be opened or loaded; and the end of what libbpf said about it.
+    Load(libbpf_rs::Error, String),
     /// A program could not be attached to an event.
     Attach(libbpf_rs::Error),
     /// A map operation failed.
@@ -24,7 +24,14 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Load(error) => write!(f, "the kernel refused the BPF programs: {error:#}"),
+            Error::Load(error, said) => {
+                write!(f, "the kernel refused the BPF programs: {error:#}")?;
+                // Without privileges the error says it all.
+                if error.kind() != libbpf_rs::ErrorKind::PermissionDenied {
+                    write!(f, "; libbpf's last words:\n{said}")?;
+                }
+                Ok(())
+            }
             Error::Attach(error) => write!(f, "the BPF program could not be attached: {error:#}"),
             Error::Map(error) => write!(f, "a BPF map refused an update: {error:#}"),
             Error::NoTaskWork => {
@@ -45,7 +52,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Error::Load(error) | Error::Attach(error) | Error::Map(error) => Some(error),
+            Error::Load(error, _) | Error::Attach(error) | Error::Map(error) => Some(error),
             _ => None,
         }
     }

@@ -12,7 +12,9 @@ use libbpf_rs::{Link, MapCore, MapFlags, RingBuffer, RingBufferBuilder};
 use std::cell::RefCell;
 use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// When a stack is walked.
@@ -121,6 +123,37 @@ impl std::fmt::Debug for Sampler {
     }
 }
 
+/// The end of what libbpf had to say: the verifier's last words tell why a program was refused.
+static SAID: Mutex<String> = Mutex::new(String::new());
+const SAID_BYTES: usize = 2000;
+
+fn remember(_: libbpf_rs::PrintLevel, text: String) {
+    if let Ok(mut said) = SAID.lock() {
+        said.push_str(&text);
+        let mut cut = said.len().saturating_sub(SAID_BYTES);
+        while !said.is_char_boundary(cut) {
+            cut += 1;
+        }
+        said.drain(..cut);
+    }
+}
+
+fn refused(error: libbpf_rs::Error) -> Error {
+    let said = SAID
+        .lock()
+        .map(|mut said| std::mem::take(&mut *said))
+        .unwrap_or_default();
+    Error::Load(error, said)
+}
+
+/// Device and inode of this process's pid namespace, unless it is the initial one.
+fn own_pid_namespace() -> Option<(u64, u64)> {
+    /// PROC_PID_INIT_INO, include/linux/proc_ns.h.
+    const INITIAL: u64 = 0xeffffffc;
+    let meta = std::fs::metadata("/proc/self/ns/pid").ok()?;
+    (meta.ino() != INITIAL).then_some((meta.dev(), meta.ino()))
+}
+
 /// The kfuncs that schedule task work: 6.18, then 7.0 and later.
 const TASK_WORK: [&str; 2] = [
     "bpf_task_work_schedule_resume_impl",
@@ -139,10 +172,7 @@ fn has_task_work() -> bool {
 impl Sampler {
     /// Loads the programs. Needs CAP_BPF and CAP_PERFMON (or root).
     pub fn load(options: Options) -> Result<Sampler, Error> {
-        // Without this libbpf writes to stderr; what matters comes back in the error.
-        if std::env::var_os("FRAMEWALK_LIBBPF_LOG").is_none() {
-            libbpf_rs::set_print(None);
-        }
+        libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Warn, remember)));
         let possible = has_task_work();
         let mode = match options.mode {
             Some(Mode::Deferred | Mode::DeferredAlways) if !possible => {
@@ -158,9 +188,13 @@ impl Sampler {
         let storage = Box::leak(Box::new(MaybeUninit::uninit()));
         let mut open = SamplerSkelBuilder::default()
             .open(storage)
-            .map_err(Error::Load)?;
+            .map_err(refused)?;
         if let Some(constants) = open.maps.rodata_data.as_mut() {
             constants.frame_limit = options.max_frames.clamp(1, Options::MAX_FRAMES);
+            if let Some((device, inode)) = own_pid_namespace() {
+                constants.namespace_device = device;
+                constants.namespace_inode = inode;
+            }
             constants.defer_always = mode == Mode::DeferredAlways;
         }
         open.progs.sample_deferred.set_autoload(deferred);
@@ -169,8 +203,8 @@ impl Sampler {
         open.maps
             .threads
             .set_autocreate(deferred)
-            .map_err(Error::Load)?;
-        let skel = open.load().map_err(Error::Load)?;
+            .map_err(refused)?;
+        let skel = open.load().map_err(refused)?;
 
         let arena = Arena::new(&skel.maps.arena).ok_or(Error::ArenaFull(0))?;
         let inbox = Rc::new(RefCell::new(Inbox::default()));
