@@ -8,6 +8,7 @@ mod layout;
 mod names;
 mod perf_map;
 
+pub(crate) use names::clean;
 pub use perf_map::{PerfMap, PerfMaps};
 
 use crate::processes::Objects;
@@ -94,7 +95,7 @@ impl Symbols {
         };
         for (id, addresses) in by_object {
             let object = objects.get(id);
-            progress(&object.path.to_string_lossy());
+            progress(&clean(&object.path.to_string_lossy()));
             symbols.add(addresses, Some(id), |offsets| {
                 names::of_object(object, offsets)
             });

@@ -1,6 +1,6 @@
 //! `framewalk record`.
 
-use super::summary::Summary;
+use super::summary::{self, Summary};
 use crate::args;
 use crate::engines::{Counts, Engine, Kind, Mode, Settings, Target, Unavailable};
 use crate::launch::{self, Running, Waiting};
@@ -8,8 +8,8 @@ use crate::output::file::OutputFile;
 use crate::output::{self, Format, View};
 use crate::processes::Objects;
 use crate::profile::Profile;
-use crate::sample::Place;
-use crate::symbols::{PerfMaps, Symbols};
+use crate::sample::{Frame, Place, Sample};
+use crate::symbols::{self, PerfMaps, Symbols};
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::time::{ClockId, clock_gettime};
@@ -50,20 +50,24 @@ pub fn run(args: &args::Record, open: &mut Open) -> anyhow::Result<()> {
         command.terminate();
     }
 
-    let symbols = Symbols::look_up(&taken.profile, &objects, &taken.perf_maps, &mut |what| {
-        progress.set_message(format!("looking up names: {what}"));
-        progress.tick();
-    });
+    let names = Symbols::look_up(
+        &taken.store.profile,
+        &objects,
+        &taken.store.perf_maps,
+        &mut |what| {
+            progress.set_message(format!("looking up names: {what}"));
+        },
+    );
     let mut summary = Summary::new(
-        &taken.profile,
+        &taken.store.profile,
         &taken.counts,
         taken.engine,
         taken.mode,
         taken.duration,
     );
     let view = View {
-        profile: &taken.profile,
-        symbols: &symbols,
+        profile: &taken.store.profile,
+        symbols: &names,
         objects: &objects,
         title: &title,
         subtitle: &summary.short(args.frequency),
@@ -80,7 +84,8 @@ pub fn run(args: &args::Record, open: &mut Open) -> anyhow::Result<()> {
     }
 
     for note in &taken.counts.notes {
-        eprintln!("framewalk: {note}");
+        // Notes name files, and files have any name.
+        eprintln!("framewalk: {}", symbols::clean(note));
     }
     let command = taken
         .command
@@ -172,10 +177,26 @@ fn choose(
     )
 }
 
-/// What a recording took.
-struct Taken {
+/// Where samples go.
+#[derive(Default)]
+struct Store {
     profile: Profile,
     perf_maps: PerfMaps,
+}
+
+impl Store {
+    fn add(&mut self, sample: Sample) {
+        let generated = |frame: &Frame| matches!(frame.place, Place::Anonymous(_));
+        if sample.frames.iter().any(generated) {
+            self.perf_maps.meet(sample.pid);
+        }
+        self.profile.add(sample);
+    }
+}
+
+/// What a recording took.
+struct Taken {
+    store: Store,
     counts: Counts,
     engine: &'static str,
     mode: &'static str,
@@ -196,9 +217,7 @@ fn take(
     stop: &AtomicBool,
     progress: &ProgressBar,
 ) -> anyhow::Result<Taken> {
-    let mut profile = Profile::default();
-    let mut perf_maps = PerfMaps::default();
-
+    let mut store = Store::default();
     engine.start().context("recording could not begin")?;
     let began = Instant::now();
     let wall = SystemTime::now()
@@ -213,21 +232,10 @@ fn take(
     let command = waiting.map(release).transpose()?;
     raise_file_limit();
 
-    let mut sink = |sample: crate::sample::Sample| {
-        if sample
-            .frames
-            .iter()
-            .any(|frame| matches!(frame.place, Place::Anonymous(_)))
-        {
-            perf_maps.meet(sample.pid);
-        }
-        profile.add(sample);
-    };
     let end = args
         .duration
         .and_then(|duration| began.checked_add(duration));
     let mut error = None;
-    let mut samples = 0;
     while !stop.load(Ordering::Relaxed) {
         let wait = end.map_or(WAIT, |end| {
             end.saturating_duration_since(Instant::now()).min(WAIT)
@@ -235,11 +243,7 @@ fn take(
         if wait.is_zero() {
             break;
         }
-        let mut counting = |sample| {
-            samples += 1;
-            sink(sample);
-        };
-        match engine.poll(wait, objects, &mut counting) {
+        match engine.poll(wait, objects, &mut |sample| store.add(sample)) {
             Ok(true) => {}
             Ok(false) => break,
             Err(failed) => {
@@ -248,18 +252,21 @@ fn take(
             }
         }
         progress.set_message(format!(
-            "recording: {} s, {samples} samples",
-            began.elapsed().as_secs()
+            "recording: {} s, {} samples, {}",
+            began.elapsed().as_secs(),
+            store.profile.samples().len(),
+            summary::share(&store.profile),
         ));
-        progress.tick();
     }
     let duration = began.elapsed();
-    let counts = engine.finish(objects, &mut sink).unwrap_or_else(|failed| {
-        error.get_or_insert(failed);
-        Counts::default()
-    });
+    let counts = engine
+        .finish(objects, &mut |sample| store.add(sample))
+        .unwrap_or_else(|failed| {
+            error.get_or_insert(failed);
+            Counts::default()
+        });
     Ok(Taken {
-        perf_maps,
+        store,
         counts,
         engine: engine.name(),
         mode: engine.mode(),
@@ -269,7 +276,6 @@ fn take(
             + monotonic.tv_nsec as u64,
         command,
         error,
-        profile,
     })
 }
 
@@ -298,7 +304,7 @@ fn cpu_time() -> Duration {
 
 /// A line that is drawn only on a terminal.
 fn progress() -> ProgressBar {
-    let style = ProgressStyle::with_template("{spinner} {msg}")
+    let style = ProgressStyle::with_template("framewalk: {wide_msg}")
         .unwrap_or_else(|_| ProgressStyle::default_spinner());
     ProgressBar::new_spinner().with_style(style)
 }

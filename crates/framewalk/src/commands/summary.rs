@@ -19,6 +19,23 @@ pub(super) struct Summary<'a> {
     pub(super) cpu: Duration,
 }
 
+/// The share of complete stacks among the samples that have a user stack.
+pub(super) fn share(profile: &Profile) -> String {
+    let complete = profile.stopped(Stop::Outermost);
+    let all = profile.samples().len() as u64 - without_user_stack(profile);
+    if all == 0 {
+        return "no user stacks".to_string();
+    }
+    // Rounded down: 100 % means all of them.
+    let tenths = complete * 1000 / all;
+    format!("{}.{} % complete", tenths / 10, tenths % 10)
+}
+
+fn without_user_stack(profile: &Profile) -> u64 {
+    let without = Stop::ALL.iter().filter(|stop| stop.without_user_stack());
+    without.map(|&stop| profile.stopped(stop)).sum()
+}
+
 impl<'a> Summary<'a> {
     pub(super) fn new(
         profile: &'a Profile,
@@ -41,36 +58,13 @@ impl<'a> Summary<'a> {
         self.profile.samples().len() as u64
     }
 
-    /// Samples that have a user stack.
-    fn with_user_stack(&self) -> u64 {
-        self.samples() - self.without_user_stack()
-    }
-
-    fn without_user_stack(&self) -> u64 {
-        let without = Stop::ALL.iter().filter(|stop| stop.without_user_stack());
-        without.map(|&stop| self.profile.stopped(stop)).sum()
-    }
-
-    fn share(&self) -> String {
-        let (complete, all) = (
-            self.profile.stopped(Stop::Outermost),
-            self.with_user_stack(),
-        );
-        if all == 0 {
-            return "no user stacks".to_string();
-        }
-        // Rounded down: 100 % means all of them.
-        let tenths = complete * 1000 / all;
-        format!("{}.{} % complete", tenths / 10, tenths % 10)
-    }
-
     /// What a title line has room for.
     pub(super) fn short(&self, frequency: u32) -> String {
         let seconds = self.duration.as_secs_f64();
         format!(
             "{} samples at {frequency} Hz in {seconds:.1} s, {}",
             self.samples(),
-            self.share()
+            share(self.profile)
         )
     }
 
@@ -118,7 +112,7 @@ impl fmt::Display for Summary<'_> {
         if samples == 0 {
             write!(f, "no samples: nothing ran on a CPU while recording")?;
         } else {
-            write!(f, "{samples} samples, {}", self.share())?;
+            write!(f, "{samples} samples, {}", share(self.profile))?;
         }
         let mut reasons: Vec<_> = Stop::ALL
             .iter()
@@ -134,7 +128,7 @@ impl fmt::Display for Summary<'_> {
                 .collect();
             write!(f, " ({})", reasons.join("; "))?;
         }
-        let without = self.without_user_stack();
+        let without = without_user_stack(self.profile);
         if without > 0 {
             write!(f, ", {without} of them without a user stack")?;
         }

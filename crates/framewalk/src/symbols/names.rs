@@ -47,7 +47,7 @@ impl Named {
 
 /// A name without control characters (a file may say what it likes, a terminal must not obey) and
 /// not longer than [`MAX_NAME`].
-pub(super) fn clean(name: &str) -> String {
+pub(crate) fn clean(name: &str) -> String {
     let mut characters = name.char_indices();
     let mut clean = String::with_capacity(name.len().min(MAX_NAME));
     for (_, character) in characters.by_ref().take_while(|&(at, _)| at < MAX_NAME) {

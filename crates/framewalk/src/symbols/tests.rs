@@ -1,4 +1,4 @@
-use super::names::{MAX_NAME, clean};
+use super::names::MAX_NAME;
 use super::*;
 use crate::processes::ObjectSource;
 use crate::sample::{Frame, Sample};
