@@ -100,15 +100,6 @@ static __always_inline void fw_cache_put(u64 mix, u32 packed)
 
 /* ---- the section ---------------------------------------------------------------------------- */
 
-static __always_inline s32 fw_word(u32 at, u32 size)
-{
-	if (size == 1)
-		return (s8)fw_load8(at);
-	if (size == 2)
-		return (s16)fw_load16(at);
-	return (s32)fw_load32(at);
-}
-
 static __always_inline u32 fw_unsigned_word(u32 at, u32 size)
 {
 	if (size == 1)
@@ -116,6 +107,19 @@ static __always_inline u32 fw_unsigned_word(u32 at, u32 size)
 	if (size == 2)
 		return fw_load16(at);
 	return fw_load32(at);
+}
+
+static __always_inline s32 fw_word(u32 at, u32 size)
+{
+	u32 word = fw_unsigned_word(at, size);
+
+	/* Extended in the register: the load itself must not, older kernels refuse that in an arena. */
+	barrier_var(word);
+	if (size == 1)
+		return (s8)word;
+	if (size == 2)
+		return (s16)word;
+	return (s32)word;
 }
 
 /* A FLEX entity (specification, section 4.2): a control word and an offset, or padding. Packed, because
