@@ -11,6 +11,7 @@ use blazesym::symbolize::source::{Elf, Kernel, Source};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolizer};
 use std::fs::File;
 use std::io::{self, Write};
+use std::iter::repeat_with;
 use std::os::fd::{AsFd, AsRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -72,7 +73,7 @@ pub(super) fn of_object(object: &Object, offsets: &[u64]) -> Vec<Vec<Named>> {
         true => symbolize_object(&object.source, offsets).unwrap_or_default(),
         false => Vec::new(),
     };
-    let found = found.into_iter().chain(std::iter::repeat_with(|| None));
+    let found = found.into_iter().chain(repeat_with(|| None));
     offsets
         .iter()
         .zip(found)
@@ -109,15 +110,40 @@ fn symbolize_object(source: &ObjectSource, offsets: &[u64]) -> io::Result<Vec<Op
     };
     // By descriptor, so that a file that was deleted or replaced is still the one that ran.
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let with = |debug_syms| {
+    let elf = |debug_syms| {
         let mut elf = Elf::new(&path);
         elf.debug_syms = debug_syms;
-        symbolize(&Source::Elf(elf), Input::FileOffset(offsets))
+        Source::Elf(elf)
     };
-    let found = with(true);
+    // A symboliser for this file alone: what it has read is freed after it.
+    let symbolizer = symbolizer();
+    let input = Input::FileOffset(offsets);
+    let mut debug = symbolize(&symbolizer, &elf(true), input);
+    let table = symbolize(&symbolizer, &elf(false), input);
+    debug.resize_with(offsets.len(), || None);
+    Ok(debug
+        .into_iter()
+        .zip(table.into_iter().chain(repeat_with(|| None)))
+        .map(best)
+        .collect())
+}
+
+/// The better one of what debug information and the symbol tables say.
+fn best((debug, table): (Option<Found>, Option<Found>)) -> Option<Found> {
     // Bad debug information must not cost the names that the symbol tables know.
-    let nothing = found.iter().all(Option::is_none);
-    Ok(if nothing { with(false) } else { found })
+    let Some(mut debug) = debug else { return table };
+    let Some(table) = table else {
+        return Some(debug);
+    };
+    // Debug information that has only lines calls `a::b::c` just `c`.
+    if let (Some(short), Some(long)) = (debug.named.first_mut(), table.named.first())
+        && debug.start == table.start
+        && !short.name.contains("::")
+        && long.name.contains("::")
+    {
+        short.name.clone_from(&long.name);
+    }
+    Some(debug)
 }
 
 fn memory_file(image: &[u8]) -> io::Result<File> {
@@ -136,13 +162,17 @@ pub(super) fn of_kernel(addresses: &[u64]) -> Vec<Vec<Named>> {
         debug_syms: false,
         ..Kernel::default()
     };
-    let found = symbolize(&Source::Kernel(kernel), Input::AbsAddr(addresses));
+    let found = symbolize(
+        &symbolizer(),
+        &Source::Kernel(kernel),
+        Input::AbsAddr(addresses),
+    );
     let unknown = || vec![Named::new("[kernel]")];
     let found = found
         .into_iter()
         .map(|found| found.map_or_else(unknown, |found| found.named));
     found
-        .chain(std::iter::repeat_with(unknown))
+        .chain(repeat_with(unknown))
         .take(addresses.len())
         .collect()
 }
@@ -190,10 +220,12 @@ impl Found {
     }
 }
 
-/// One lookup, with a symboliser of its own: what it has read is freed after each file.
-fn symbolize(source: &Source, input: Input<&[u64]>) -> Vec<Option<Found>> {
+fn symbolizer() -> Symbolizer {
+    Symbolizer::builder().enable_auto_reload(false).build()
+}
+
+fn symbolize(symbolizer: &Symbolizer, source: &Source, input: Input<&[u64]>) -> Vec<Option<Found>> {
     let look_up = || {
-        let symbolizer = Symbolizer::builder().enable_auto_reload(false).build();
         let found = symbolizer.symbolize(source, input).unwrap_or_default();
         let found = found
             .iter()
@@ -202,4 +234,38 @@ fn symbolize(source: &Source, input: Input<&[u64]>) -> Vec<Option<Found>> {
     };
     // The file is hostile until proven otherwise, and its reader is not ours.
     catch_unwind(AssertUnwindSafe(look_up)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(name: &str, start: u64) -> Option<Found> {
+        let named = vec![Named::new(name), Named::new("inlined")];
+        Some(Found {
+            named,
+            start,
+            sized: true,
+        })
+    }
+
+    fn best_name(debug: Option<Found>, table: Option<Found>) -> Option<String> {
+        best((debug, table)).map(|found| found.named[0].name.clone())
+    }
+
+    #[test]
+    fn the_better_name_is_taken() {
+        let take = |debug, table| best_name(debug, table).unwrap();
+        assert_eq!(take(found("c", 8), found("a::b::c", 8)), "a::b::c");
+        assert_eq!(
+            take(found("c", 8), found("a::d", 4)),
+            "c",
+            "another function"
+        );
+        assert_eq!(take(found("c", 8), found("c.isra.0", 8)), "c");
+        assert_eq!(take(found("a::c", 8), found("b::c", 8)), "a::c");
+        assert_eq!(take(None, found("c", 8)), "c");
+        assert_eq!(take(found("c", 8), None), "c");
+        assert_eq!(best_name(None, None), None);
+    }
 }
