@@ -4,6 +4,8 @@
 //! `pc - start of the mapping + its file offset`, whatever the load address. Nothing of the file is
 //! needed afterwards.
 
+mod epilogue;
+
 use super::ObjectSource;
 use super::image::{Bytes, Image, Lack};
 use framewalk_sframe::convert::{self, EhFrame, Refused};
@@ -90,6 +92,7 @@ impl Table {
             let conversion = convert::eh_frame(EhFrame::new(bytes, *address, Arch::Amd64));
             self.refused = conversion.refused;
             converted = conversion.functions;
+            converted.iter_mut().for_each(epilogue::mend);
         }
         if let Some(sframe) = &image.sframe {
             match functions_of_section(sframe) {
