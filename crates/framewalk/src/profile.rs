@@ -7,9 +7,9 @@
 //! A sample costs 16 bytes, whatever the depth of its stack.
 
 use crate::sample::{Frame, Place, Sample};
+use ahash::RandomState;
 use framewalk_walk::{Origin, Stop};
 use indexmap::IndexSet;
-use std::collections::BTreeMap;
 
 /// A frame of a [`Profile`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,9 +67,13 @@ const ROOTS: u32 = Stop::ALL.len() as u32;
 /// All that a recording took.
 #[derive(Debug, Default)]
 pub struct Profile {
-    frames: IndexSet<Located>,
-    nodes: IndexSet<Node>,
-    threads: IndexSet<Thread>,
+    // Hashed with a random key: the addresses are the choice of whoever is recorded.
+    frames: IndexSet<Located, RandomState>,
+    nodes: IndexSet<Node, RandomState>,
+    threads: IndexSet<Thread, RandomState>,
+    /// The last stack, outermost first: most of the next one will be the same.
+    last: Vec<(Located, u32)>,
+    last_root: u32,
     samples: Vec<Taken>,
     stopped: [u64; Stop::ALL.len()],
     origins: [u64; Origin::ALL.len()],
@@ -79,20 +83,35 @@ impl Profile {
     /// Takes a sample in.
     pub fn add(&mut self, sample: Sample) {
         let mut stack = u32::from(sample.stop as u8);
-        for &frame in sample.frames.iter().rev() {
+        if self.last_root != stack {
+            self.last.clear();
+            self.last_root = stack;
+        }
+        for (depth, &frame) in sample.frames.iter().rev().enumerate() {
+            self.origins[frame.origin as usize] += 1;
             let pid = if matches!(frame.place, Place::Anonymous(_)) {
                 sample.pid
             } else {
                 0
             };
-            // SANITY: 2^32 entries of any of these sets would need more than 100 GB first.
-            let frame_number = self.frames.insert_full(Located { pid, frame }).0 as u32;
-            let node = Node {
-                caller: stack,
-                frame: frame_number,
-            };
-            stack = ROOTS + self.nodes.insert_full(node).0 as u32;
-            self.origins[frame.origin as usize] += 1;
+            let located = Located { pid, frame };
+            match self.last.get(depth) {
+                Some(&(last, node)) if last == located => stack = node,
+                _ => {
+                    self.last.truncate(depth);
+                    // SANITY: 2^32 entries of any of these sets would need more than 100 GB first.
+                    let frame = self.frames.insert_full(located).0 as u32;
+                    stack = ROOTS
+                        + self
+                            .nodes
+                            .insert_full(Node {
+                                caller: stack,
+                                frame,
+                            })
+                            .0 as u32;
+                    self.last.push((located, stack));
+                }
+            }
         }
         self.stopped[sample.stop as usize] += 1;
         let thread = Thread {
@@ -163,12 +182,16 @@ impl Profile {
     }
 
     /// How often each thread was met with each stack, by thread and stack.
-    pub fn counted(&self) -> BTreeMap<(ThreadId, StackId), u64> {
-        let mut counts = BTreeMap::new();
-        for sample in &self.samples {
-            *counts.entry((sample.thread, sample.stack)).or_default() += 1;
-        }
-        counts
+    pub fn counted(&self) -> Vec<((ThreadId, StackId), u64)> {
+        let mut all: Vec<_> = self
+            .samples
+            .iter()
+            .map(|sample| (sample.thread, sample.stack))
+            .collect();
+        all.sort_unstable();
+        all.chunk_by(|a, b| a == b)
+            .map(|same| (same[0], same.len() as u64))
+            .collect()
     }
 
     /// How many samples ended so.
@@ -188,11 +211,10 @@ impl Profile {
 
     /// How many different stacks were sampled.
     pub fn unique_stacks(&self) -> usize {
-        self.samples
-            .iter()
-            .map(|sample| sample.stack)
-            .collect::<IndexSet<_>>()
-            .len()
+        let mut stacks: Vec<_> = self.samples.iter().map(|sample| sample.stack).collect();
+        stacks.sort_unstable();
+        stacks.dedup();
+        stacks.len()
     }
 }
 
@@ -243,6 +265,42 @@ mod tests {
         assert_eq!(profile.nodes.len(), 4, "1, 1-2, 1-2-3, 1-2-4");
         assert_eq!(profile.unique_stacks(), 4);
         assert_eq!(profile.frame_count(), 7);
+    }
+
+    #[test]
+    fn any_order_of_stacks_comes_back() {
+        let mut profile = Profile::default();
+        let mut random = 1u64;
+        let mut below = |limit: u64| {
+            random = random
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            (random >> 33) % limit
+        };
+        let stacks: Vec<(Vec<u64>, Stop)> = (0..1000)
+            .map(|_| {
+                let depth = below(8);
+                let frames = (0..depth).map(|_| below(3)).collect();
+                (frames, Stop::ALL[below(3) as usize])
+            })
+            .collect();
+        for (stack, stop) in &stacks {
+            profile.add(sample(stack, *stop));
+        }
+        for (taken, (stack, stop)) in profile.samples().iter().zip(&stacks) {
+            assert_eq!(&addresses(&profile, taken.stack), stack);
+            assert_eq!(profile.stop(taken.stack), *stop);
+        }
+        let different: std::collections::HashSet<_> = stacks.iter().collect();
+        assert_eq!(profile.unique_stacks(), different.len());
+        assert_eq!(
+            profile
+                .counted()
+                .iter()
+                .map(|&(_, count)| count)
+                .sum::<u64>(),
+            1000
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod firefox;
 pub mod folded;
 pub mod pprof;
 pub mod svg;
+mod tree;
 
 use crate::processes::Objects;
 use crate::profile::Profile;

@@ -4,41 +4,48 @@
 //! that are a guess, dark grey where a stack was cut.
 
 use super::View;
-use super::folded::{self, CUT, GUESS, KERNEL};
+use super::folded::{CUT, GUESS, KERNEL};
+use super::tree::Tree;
 use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};
 use inferno::flamegraph::{self, Options, TextTruncateDirection};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 
+/// A box that is narrower than this part of the picture is not drawn: it cannot be seen.
+const LEAST: f64 = 0.0001;
+
 /// Writes the file.
 pub fn write(view: &View, writer: &mut dyn Write) -> io::Result<()> {
-    let stacks = folded::stacks(view);
-    if stacks.is_empty() {
+    let samples = view.profile.samples().len() as u64;
+    if samples == 0 {
         return write_empty(view, writer);
     }
-    let lines: Vec<String> = stacks
-        .iter()
-        .map(|(stack, count)| format!("{stack} {count}"))
-        .collect();
+    let tree = Tree::new(view);
+    let mut lines = Vec::new();
+    tree.each_line((samples as f64 * LEAST) as u64, |stack, count| {
+        lines.push(format!("{stack} {count}"));
+        io::Result::Ok(())
+    })?;
 
     let mut colors = PaletteMap::default();
     // The whole picture's own bar has no name.
     colors.insert("", rgb(225, 228, 232));
-    for (number, entry) in stacks.keys().flat_map(|stack| stack.split(';').enumerate()) {
+    for (entry, is_root) in tree.boxes() {
         if colors.get(entry).is_none() {
-            colors.insert(entry, color(entry, number == 0));
+            colors.insert(entry, color(entry, is_root));
         }
     }
     let mut options = Options::default();
     options.title = view.title.to_string();
     options.subtitle = Some(view.subtitle.to_string());
     options.bgcolors = Some(BackgroundColor::Flat(rgb(250, 250, 248)));
+    options.min_width = LEAST * 100.0;
     options.palette_map = Some(&mut colors);
     options.text_truncate_direction = TextTruncateDirection::Right;
     options.notes =
         "_[k]: kernel; _[?]: a guess, by frame pointer; [cut off: why]: callers are missing"
             .to_string();
-    // The lines are sorted already.
+    // Stacks with the same callers follow each other already.
     options.no_sort = true;
     flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), writer)
 }
