@@ -103,12 +103,24 @@ struct maple_tree {
 };
 
 typedef struct {
+	u64 ctx_id;
 	void *vdso;
 } mm_context_t;
+
+struct seqcount {
+	u32 sequence;
+};
+typedef struct seqcount seqcount_t;
 
 struct mm_struct {
 	struct maple_tree mm_mt;
 	mm_context_t context;
+	seqcount_t mm_lock_seq;
+};
+
+/* 6.4 to 6.12 */
+struct mm_struct___old {
+	int mm_lock_seq;
 };
 
 struct task_struct {

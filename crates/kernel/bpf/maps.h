@@ -95,6 +95,20 @@ __noinline u64 fw_maple_find(u64 root, u64 address)
 	return 0;
 }
 
+/* A number that changes whenever the mappings of `mm` do, or 0 where that cannot be told: every write
+ * section of the mmap lock counts (include/linux/mmap_lock.h). Odd while one is under way. */
+static __always_inline u32 fw_maps_version(struct mm_struct *mm)
+{
+	struct mm_struct___old *old = (struct mm_struct___old *)mm;
+	u32 version;
+
+	if (bpf_core_field_exists(mm->mm_lock_seq.sequence)) {
+		version = mm->mm_lock_seq.sequence;
+		return version & 1 ? 0 : version;
+	}
+	return bpf_core_field_exists(old->mm_lock_seq) ? old->mm_lock_seq : 0;
+}
+
 static __always_inline void fw_inode_key(struct inode *inode, struct fw_key *key)
 {
 	key->inode = inode->i_ino;

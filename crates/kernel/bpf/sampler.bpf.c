@@ -100,7 +100,6 @@ static __always_inline void send(struct fw_walk *w, u32 stop)
 	w->sample.flags |= (w->is_return ? FW_SAMPLE_RETURN : 0) | (w->top ? FW_SAMPLE_TOP : 0);
 	if (bpf_ringbuf_output(&samples, &w->sample, sizeof(w->sample) + words * 8, BPF_RB_NO_WAKEUP))
 		FW_COUNT(full_ring, 1);
-	FW_COUNT(frames, w->num_user);
 }
 
 /* Ships what it takes to finish a walk outside: the stack from where the walk stands, bounded. The
@@ -139,12 +138,8 @@ static __always_inline void ship_stack(struct fw_walk *w, bool sleepable)
 
 static __always_inline u32 walk_now(struct fw_walk *w, bool sleepable)
 {
-	u32 stop;
-
 	fw_begin(w, frame_limit);
-	FW_COUNT(walks, 1);
-	stop = fw_run(w, sleepable);
-	return stop;
+	return fw_run(w, sleepable);
 }
 
 static __always_inline void finish(struct fw_walk *w, u32 stop, bool sleepable)
@@ -152,6 +147,18 @@ static __always_inline void finish(struct fw_walk *w, u32 stop, bool sleepable)
 	if (stop == FW_STOP_TABLE_PENDING || stop == FW_STOP_MAPS_BUSY)
 		ship_stack(w, sleepable);
 	send(w, stop);
+}
+
+static __always_inline void account(struct fw_walk *w, u64 begin)
+{
+	u32 zero = 0;
+	struct fw_counts *c = bpf_map_lookup_elem(&counts, &zero);
+
+	if (!c)
+		return;
+	c->frames += w->num_user;
+	c->run_cnt++;
+	c->run_ns += bpf_ktime_get_ns() - begin;
 }
 
 /* Task work: in the thread's own context, just before it returns to user mode; reads may fault. */
@@ -169,8 +176,7 @@ static int walk_deferred(struct bpf_map *map, void *key, void *value)
 	finish(w, stop, true);
 	thread->pending = 0;
 	FW_COUNT(resumed, 1);
-	FW_COUNT(run_cnt, 1);
-	FW_COUNT(run_ns, bpf_ktime_get_ns() - begin);
+	account(w, begin);
 	return 0;
 }
 
@@ -223,8 +229,7 @@ int sample_immediate(struct bpf_perf_event_data *ctx)
 	else
 		finish(w, walk_now(w, false), false);
 	FW_COUNT(samples, 1);
-	FW_COUNT(run_cnt, 1);
-	FW_COUNT(run_ns, bpf_ktime_get_ns() - now);
+	account(w, now);
 	return 0;
 }
 
@@ -298,8 +303,7 @@ int sample_deferred(struct bpf_perf_event_data *ctx)
 		}
 	}
 	FW_COUNT(samples, 1);
-	FW_COUNT(run_cnt, 1);
-	FW_COUNT(run_ns, bpf_ktime_get_ns() - now);
+	account(w, now);
 	return 0;
 }
 

@@ -128,15 +128,11 @@ struct fw_counts {
 	u64 samples;      /* events seen */
 	u64 run_ns;       /* time in the event program and in task work */
 	u64 run_cnt;      /* how often either ran */
-	u64 walk_ns;      /* of that: walking */
-	u64 walks;        /* walks, including those begun again in task work */
 	u64 frames;       /* user frames */
 	u64 deferred;     /* task works scheduled */
-	u64 resumed;      /* task works that ran */
-	u64 cache_hits;   /* rules found in the cache */
-	u64 searches;     /* rules searched in a table */
-	u64 windows;      /* reads of stack windows */
-	u64 maps;         /* lookups in the VMA tree */
+	u64 resumed;      /* of them, those that ran or whose thread ended */
+	u64 searches;     /* rules that were not in the cache */
+	u64 maps;         /* lookups in VMA trees */
 	u64 full_ring;    /* records that did not fit the ring: lost */
 	u64 full_threads; /* threads without room for deferred work: walked at once instead */
 	u64 full_objects; /* objects beyond the table */

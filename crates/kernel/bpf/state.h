@@ -64,6 +64,11 @@ struct fw_walk {
 		u64 cfa;
 	} switches[FW_MAX_SWITCHES];
 	u64 odd_word;
+	/* Ranges are kept from walk to walk while neither mappings nor tables changed: whose they are
+	 * (a number that no other mm will ever have, arch/x86/include/asm/mmu.h), and as of when. */
+	u64 ranges_mm;
+	u32 ranges_version;
+	u32 ranges_tables;
 	struct fw_range ranges[FW_RANGES];
 	/* The window: `window_len` bytes of stack from `window_at`. */
 	u64 window_at;

@@ -37,6 +37,9 @@ struct {
 			_counts->field += (n); \
 	} while (0)
 
+/* The loader counts it up with every object that it registers. */
+volatile u32 tables_version = 0;
+
 #include "maps.h"
 #include "lookup.h"
 #include "step.h"
@@ -258,15 +261,29 @@ __noinline int fw_frame_now(struct fw_walk *w)
 	return w ? fw_frame(w, false) : FW_STOP(FW_STOP_LIMIT);
 }
 
+/* Forgets the ranges of earlier walks unless they still hold. */
+static __always_inline void fw_keep_ranges(struct fw_walk *w, struct mm_struct *mm)
+{
+	u32 version = mm ? fw_maps_version(mm) : 0;
+	u64 id = mm ? mm->context.ctx_id : 0;
+
+	if (version && w->ranges_mm == id && w->ranges_version == version && w->ranges_tables == tables_version)
+		return;
+	w->ranges_mm = id;
+	w->ranges_version = version;
+	w->ranges_tables = tables_version;
+	w->num_ranges = 0;
+	w->last = 0;
+}
+
 /* Stands the walk on the current thread's own frame. */
 static __always_inline void fw_begin(struct fw_walk *w, u32 limit)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
 
+	fw_keep_ranges(w, task->mm);
 	w->num_user = 0;
-	w->num_ranges = 0;
-	w->last = 0;
 	w->window_len = 0;
 	w->num_switches = 0;
 	w->limit = limit;

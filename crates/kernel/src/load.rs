@@ -52,8 +52,6 @@ pub struct Counts {
     pub run_ns: u64,
     /// How often either ran.
     pub run_cnt: u64,
-    /// Walks begun.
-    pub walks: u64,
     /// User frames found.
     pub frames: u64,
     /// Task works scheduled.
@@ -296,7 +294,12 @@ impl Sampler {
             .maps
             .objects
             .update(key.raw().bytes(), table.0.bytes(), MapFlags::ANY)
-            .map_err(Error::Map)
+            .map_err(Error::Map)?;
+        // Walks keep what they know of mappings until this changes.
+        if let Some(bss) = self.skel.maps.bss_data.as_mut() {
+            bss.tables_version = bss.tables_version.wrapping_add(1);
+        }
+        Ok(())
     }
 
     /// Forgets a file that was asked for and not found: the next walk that meets it asks again.
@@ -359,7 +362,6 @@ impl Sampler {
             samples,
             run_ns,
             run_cnt,
-            walks,
             frames,
             deferred,
             resumed,
