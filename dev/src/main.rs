@@ -1,21 +1,70 @@
-//! The workshop: what checks the project against the rest of the world.
+//! The workshop: the tasks of people and of continuous integration alike, and what checks and
+//! measures the project against the rest of the world.
 #![forbid(unsafe_code)]
 
+mod demo;
 mod oracle;
+mod run;
+mod test;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: framewalk-dev oracle convert [PATH...]
-       framewalk-dev oracle readelf FILE...";
+/// A task: its name, its arguments for the list, a line of help, and what it does.
+struct Task {
+    name: &'static str,
+    arguments: &'static str,
+    help: &'static str,
+    run: fn(&[&str]) -> ExitCode,
+}
+
+const TASKS: &[Task] = &[
+    Task {
+        name: "demo",
+        arguments: "[OPTION...]",
+        help: "record a real program into flamegraph.svg (options go to `framewalk record`)",
+        run: demo::run,
+    },
+    Task {
+        name: "test",
+        arguments: "",
+        help: "all tests and checks, as CI runs them",
+        run: test::run,
+    },
+    Task {
+        name: "fmt",
+        arguments: "",
+        help: "check the formatting",
+        run: |_| run::exit(run::cargo(test::FMT)),
+    },
+    Task {
+        name: "clippy",
+        arguments: "",
+        help: "lint everything",
+        run: |_| run::exit(run::cargo(test::CLIPPY)),
+    },
+    Task {
+        name: "oracle",
+        arguments: "convert [PATH...] | readelf FILE...",
+        help: "compare conversions with gimli, sections with readelf",
+        run: oracle::run,
+    },
+];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
-    match words.as_slice() {
-        ["oracle", "convert", paths @ ..] => oracle::convert::run(paths),
-        ["oracle", "readelf", files @ ..] if !files.is_empty() => oracle::readelf::run(files),
-        _ => {
-            eprintln!("{USAGE}");
+    let task = words
+        .first()
+        .and_then(|name| TASKS.iter().find(|task| task.name == *name));
+    match task {
+        Some(task) => (task.run)(&words[1..]),
+        None => {
+            eprintln!("usage: ./run TASK, where TASK is one of\n");
+            eprintln!("  {:<44}  install what is missing", "setup");
+            for task in TASKS {
+                let words = format!("{} {}", task.name, task.arguments);
+                eprintln!("  {words:<44}  {}", task.help);
+            }
             ExitCode::from(2)
         }
     }

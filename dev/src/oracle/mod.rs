@@ -1,7 +1,21 @@
 //! Comparisons with other people's readers of the same facts.
 
-pub(crate) mod convert;
+mod convert;
 mod elf;
 mod machine;
-pub(crate) mod readelf;
+mod readelf;
 mod truth;
+
+use std::process::ExitCode;
+
+/// `oracle convert [PATH...]`, `oracle readelf FILE...`.
+pub(crate) fn run(words: &[&str]) -> ExitCode {
+    match words {
+        ["convert", paths @ ..] => convert::run(paths),
+        ["readelf", files @ ..] if !files.is_empty() => readelf::run(files),
+        _ => {
+            eprintln!("usage: oracle convert [PATH...] | oracle readelf FILE...");
+            ExitCode::from(2)
+        }
+    }
+}
