@@ -503,3 +503,160 @@ fn perf_without_privileges() {
 fn ptrace_without_privileges() {
     as_nobody("ptrace_running_process");
 }
+
+/// The state letter and the tracer of a process.
+fn state(pid: u32) -> (char, u32) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let field = |name: &str| {
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap()
+            .trim()
+            .to_string()
+    };
+    (
+        field("State:").chars().next().unwrap(),
+        field("TracerPid:").parse().unwrap(),
+    )
+}
+
+fn kill(pid: u32, signal: rustix::process::Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid as i32).unwrap(), signal)
+        .unwrap();
+}
+
+/// An engine that is polled until something holds.
+struct Polled {
+    engine: Box<dyn Engine>,
+    objects: Objects,
+    samples: usize,
+}
+
+impl Polled {
+    fn start(mut engine: Box<dyn Engine>) -> Polled {
+        engine.start().unwrap();
+        Polled {
+            engine,
+            objects: Objects::default(),
+            samples: 0,
+        }
+    }
+
+    fn until(&mut self, mut holds: impl FnMut(usize) -> bool) {
+        let give_up = Instant::now() + Duration::from_secs(20);
+        while !holds(self.samples) {
+            let samples = &mut self.samples;
+            self.engine
+                .poll(Duration::from_millis(5), &mut self.objects, &mut |_| {
+                    *samples += 1
+                })
+                .unwrap();
+            assert!(Instant::now() < give_up);
+        }
+    }
+
+    fn finish(mut self) {
+        self.engine.finish(&mut self.objects, &mut |_| {}).unwrap();
+    }
+}
+
+#[test]
+fn ptrace_lets_the_target_go_as_it_was() {
+    let running = Running::start(&["st", "12"]);
+    let pid = running.0.id();
+    let Some(engine) = open_or_skip(ptrace, &Target::Pids(vec![pid])) else {
+        return;
+    };
+    let mut polled = Polled::start(engine);
+    polled.until(|samples| samples > 100);
+    assert_ne!(state(pid).1, 0);
+    polled.finish();
+    let (state, tracer) = state(pid);
+    assert_eq!(tracer, 0);
+    assert!(matches!(state, 'R' | 'S'), "{state}");
+    // Its threads run on: they use CPU time.
+    let used = || std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
+    let before = used();
+    let give_up = Instant::now() + Duration::from_secs(20);
+    while used() == before {
+        assert!(Instant::now() < give_up);
+        std::thread::yield_now();
+    }
+    // And it can be traced again.
+    assert!(ptrace(&Target::Pids(vec![pid])).is_ok());
+}
+
+#[test]
+fn ptrace_respects_a_stopped_target() {
+    use rustix::process::Signal;
+    let running = Running::start(&["", "12"]);
+    let pid = running.0.id();
+    let Some(engine) = open_or_skip(ptrace, &Target::Pids(vec![pid])) else {
+        return;
+    };
+    let mut polled = Polled::start(engine);
+    polled.until(|samples| samples > 50);
+    // SIGSTOP stops it, and it stays stopped.
+    kill(pid, Signal::STOP);
+    let mut quiet = (0, Instant::now());
+    polled.until(|samples| {
+        if quiet.0 != samples {
+            quiet = (samples, Instant::now());
+        }
+        quiet.1.elapsed() > Duration::from_millis(200)
+    });
+    assert!(matches!(state(pid).0, 't' | 'T'));
+    // SIGCONT lets it go on.
+    kill(pid, Signal::CONT);
+    let so_far = polled.samples;
+    polled.until(|samples| samples > so_far + 50);
+    // Let go while it is stopped, it is still stopped.
+    kill(pid, Signal::STOP);
+    polled.until(|_| state(pid).0 == 't');
+    polled.finish();
+    let give_up = Instant::now() + Duration::from_secs(20);
+    while state(pid) != ('T', 0) {
+        assert!(Instant::now() < give_up, "{:?}", state(pid));
+    }
+    kill(pid, Signal::CONT);
+}
+
+/// A shell that creates many short processes, recorded to its end by itself.
+fn many_processes(open: Open) {
+    let script = "i=0; while [ $i -lt 200 ]; do i=$((i+1)); /bin/true & done; wait; exit 7";
+    let waiting = launch::hold(&["/bin/sh".into(), "-c".into(), script.into()]).unwrap();
+    let Some(engine) = open_or_skip(open, &Target::Child(waiting.pid())) else {
+        return;
+    };
+    let mut waiting = Some(waiting);
+    let mut running = None;
+    let recorded = record(engine, usize::MAX, || {
+        running = waiting.take().map(|w| w.release().unwrap())
+    });
+    assert!(recorded.ended, "{:?}", recorded.counts);
+    let status = running.unwrap().status().flatten();
+    assert_eq!(
+        status.and_then(|status| status.code()),
+        Some(7),
+        "nobody else collected it"
+    );
+    let mut stops: HashMap<Stop, usize> = HashMap::new();
+    for sample in &recorded.samples {
+        *stops.entry(sample.stop).or_default() += 1;
+        if sample.stop != Stop::Outermost {
+            println!("{:?} at {}", sample.stop, recorded.last(sample));
+        }
+    }
+    println!("{stops:?} {:?}", recorded.counts);
+}
+
+#[test]
+fn perf_many_processes() {
+    many_processes(perf);
+}
+
+#[test]
+fn ptrace_many_processes() {
+    many_processes(ptrace);
+}

@@ -32,13 +32,13 @@ pub(crate) struct Line<'a> {
     pub(crate) path: &'a [u8],
 }
 
-/// Reads the mappings of a process, in the order of their addresses. Lines that cannot be understood
-/// are an error: the kernel wrote them, so nothing can be said about the process.
-pub(crate) fn read(pid: u32, each: impl FnMut(Line<'_>)) -> io::Result<()> {
-    parse(File::open(format!("/proc/{pid}/maps"))?, each)
+/// The text of a process's maps.
+pub(crate) fn open(pid: u32) -> io::Result<File> {
+    File::open(format!("/proc/{pid}/maps"))
 }
 
-/// The same for the text of a maps file.
+/// Reads the mappings of a process, in the order of their addresses. Lines that cannot be understood
+/// are an error: the kernel wrote them, so nothing can be said about the process.
 pub(crate) fn parse(text: impl Read, mut each: impl FnMut(Line<'_>)) -> io::Result<()> {
     let mut text = BufReader::with_capacity(1 << 16, text);
     let mut bytes = Vec::new();
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn this_process() {
         let mut executable = 0;
-        read(std::process::id(), |line| {
+        parse(open(std::process::id()).unwrap(), |line| {
             executable += usize::from(line.executable)
         })
         .unwrap();

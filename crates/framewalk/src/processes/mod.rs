@@ -7,11 +7,12 @@ mod maps;
 mod objects;
 mod table;
 mod tables;
+pub(crate) mod task;
 mod walker;
 
 pub use image::Lack;
 pub(crate) use mappings::NewMapping;
-pub use mappings::{Backing, Mapping, Mappings};
+pub use mappings::{Backing, CurrentMappings, Mapping, Mappings};
 pub(crate) use maps::Device;
 pub use objects::{Object, ObjectSource, Objects};
 pub use table::{ROWS_PER_FUNCTION, Table};

@@ -113,7 +113,7 @@ impl Objects {
 
 fn own_vdso() -> io::Result<Vec<u8>> {
     let mut range = None;
-    super::maps::read(std::process::id(), |line| {
+    super::maps::parse(super::maps::open(std::process::id())?, |line| {
         if line.path == b"[vdso]" && line.end - line.start <= MAX_VDSO {
             range = Some(line.start..line.end);
         }

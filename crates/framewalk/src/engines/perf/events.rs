@@ -3,6 +3,7 @@
 use super::record::USER_REGISTERS;
 use super::sys::{self, Ring};
 use crate::engines::{Settings, Target, Unavailable, perf_event};
+use crate::processes::task;
 use perf_event_open_sys::bindings::{self, perf_event_attr};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -163,20 +164,10 @@ fn targets(target: &Target) -> Vec<i32> {
         Target::Child(pid) => vec![pid.cast_signed()],
         Target::Pids(pids) => pids
             .iter()
-            .flat_map(|pid| threads(*pid))
+            .flat_map(|pid| task::threads(*pid))
             .map(u32::cast_signed)
             .collect(),
     }
-}
-
-/// The threads of a process, none where it has ended.
-pub(super) fn threads(pid: u32) -> Vec<u32> {
-    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
-        return Vec::new();
-    };
-    tasks
-        .filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok())
-        .collect()
 }
 
 fn open_all(

@@ -140,6 +140,24 @@ impl Perf {
             User::None if mappings.iter().next().is_none() => Stop::KernelThread,
             User::None => Stop::Exited,
         };
+        let stop = match (stop, frames.as_slice()) {
+            // Inside execve(2) the registers are those of a program that is not there any more.
+            (
+                Stop::NotCode,
+                [
+                    ..,
+                    Frame {
+                        place: Place::Kernel(_),
+                        ..
+                    },
+                    _,
+                ],
+            ) => {
+                frames.pop();
+                Stop::Exited
+            }
+            (stop, _) => stop,
+        };
         Sample {
             pid,
             tid,

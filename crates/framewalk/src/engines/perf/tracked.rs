@@ -1,10 +1,8 @@
 //! What the recorded processes map and what their threads are called, as the records tell it.
 
-use super::events;
 use super::record::{RawMap, Record};
-use crate::processes::{Mappings, NewMapping, Objects};
+use crate::processes::{Mappings, NewMapping, Objects, task};
 use std::collections::{HashMap, HashSet};
-use std::fs;
 
 #[derive(Debug, Clone, Default)]
 struct Process {
@@ -24,7 +22,7 @@ impl Tracked {
     pub(super) fn mappings(&mut self, pid: u32, tid: u32, objects: &mut Objects) -> &Mappings {
         let process = self.processes.entry(pid).or_insert_with(|| Process {
             mappings: Mappings::of_process(pid, objects).unwrap_or_default(),
-            threads: events::threads(pid).into_iter().collect(),
+            threads: task::threads(pid).into_iter().collect(),
         });
         process.threads.insert(tid);
         &process.mappings
@@ -33,8 +31,9 @@ impl Tracked {
     /// The name of a thread.
     pub(super) fn comm(&mut self, pid: u32, tid: u32) -> String {
         let read = || {
-            let comm = fs::read(format!("/proc/{pid}/task/{tid}/comm")).unwrap_or_default();
-            String::from_utf8_lossy(comm.trim_ascii_end()).into_owned()
+            task::stat(pid, tid)
+                .map(|stat| stat.comm)
+                .unwrap_or_default()
         };
         self.comms.entry(tid).or_insert_with(read).clone()
     }

@@ -1,14 +1,199 @@
-//! stub
+//! `--engine ptrace`: for containers where perf events are denied. At the rate, every thread that
+//! runs is stopped for an instant, its stack is walked, and it goes on.
+//!
+//! ```text
+//! running --tick: interrupt--> stops --walk--> resumed
+//!         --signal, clone, exec--> stops --passed on--> resumed
+//!         --group-stop--> stays stopped (listening) until SIGCONT
+//! ```
+//!
+//! A thread is only interrupted while it runs, so that hardly a system call is disturbed; those that
+//! ptrace(2) names under "BUGS" may return EINTR where one is.
+
+mod memory;
+mod sys;
+mod tracees;
+
 use super::{Counts, Engine, Settings, Target, Unavailable};
-use crate::{processes::Objects, sample::Sample};
-use std::time::Duration;
+use crate::processes::{CurrentMappings, Objects, ProcessCode, Tables, task, walk_process};
+use crate::sample::Sample;
+use framewalk_walk::{Start, Stop};
+use memory::LiveMemory;
+use rustix::time::{ClockId, clock_gettime};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+use tracees::{Told, Tracees};
+
+/// How often to look which threads have ended: nobody waits for that.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// The ptrace engine. All its calls must come from one thread: that one is the tracer.
 #[derive(Debug)]
-pub struct Ptrace;
-impl Ptrace { pub fn open(_: &Target, _: Settings) -> Result<Ptrace, Unavailable> { Err(Unavailable{what:"x".into(),missing:"CAP_".into()}) } }
+pub struct Ptrace {
+    settings: Settings,
+    tracees: Tracees,
+    /// When the next samples are due; none before the start.
+    next_tick: Option<Instant>,
+    /// When to look next which threads have ended.
+    next_look: Instant,
+    mappings: HashMap<u32, CurrentMappings>,
+    tables: Tables,
+    memory: LiveMemory,
+    counts: Counts,
+}
+
+impl Ptrace {
+    /// Begins to trace the target, which runs on meanwhile.
+    pub fn open(target: &Target, settings: Settings) -> Result<Ptrace, Unavailable> {
+        let (pids, from_exec) = match target {
+            Target::Pids(pids) => (&pids[..], false),
+            Target::Child(pid) => (std::slice::from_ref(pid), true),
+            Target::System => {
+                return Err(Unavailable {
+                    what: "ptrace cannot record a whole machine".into(),
+                    missing: "the kernel or perf engine".into(),
+                });
+            }
+        };
+        let tracees = Tracees::seize(pids, from_exec)?;
+        Ok(Ptrace {
+            settings,
+            tracees,
+            next_tick: None,
+            next_look: Instant::now(),
+            mappings: HashMap::new(),
+            tables: Tables::default(),
+            memory: LiveMemory::new(),
+            counts: Counts::default(),
+        })
+    }
+
+    /// Interrupts whatever runs, if it is time to.
+    fn tick(&mut self) {
+        let now = Instant::now();
+        let period = Duration::from_secs(1) / self.settings.frequency.max(1);
+        let Some(due) = self.next_tick.filter(|&due| due <= now) else {
+            return;
+        };
+        let late =
+            u32::try_from((now - due).as_nanos() / period.as_nanos().max(1)).unwrap_or(u32::MAX);
+        self.next_tick = due.checked_add(period.saturating_mul(late.saturating_add(1)));
+        let interrupted = self.tracees.interrupt_running();
+        // What ran before now at these times nobody knows; as many as now is the best estimate.
+        self.counts.lost += u64::from(late) * interrupted;
+    }
+
+    /// Handles everything that threads have to tell.
+    fn handle(&mut self, objects: &mut Objects, sink: &mut dyn FnMut(Sample)) {
+        while let Some((tid, told)) = self.tracees.hear() {
+            match told {
+                Told::Stopped { pid } => {
+                    match self.sample(pid, tid, objects) {
+                        Some(sample) => sink(sample),
+                        None => self.counts.lost += 1,
+                    }
+                    self.tracees.resume(tid);
+                }
+                Told::Exec { pid } => drop(self.mappings.remove(&pid)),
+                Told::Other => {}
+            }
+        }
+        let now = Instant::now();
+        if now >= self.next_look {
+            self.next_look = now + LOOK_EVERY;
+            for pid in self.tracees.forget_ended() {
+                self.mappings.remove(&pid);
+            }
+        }
+    }
+
+    /// Walks the stack of a stopped thread. None if it cannot be looked at: it was killed meanwhile.
+    fn sample(&mut self, pid: u32, tid: u32, objects: &mut Objects) -> Option<Sample> {
+        let now = clock_gettime(ClockId::Monotonic);
+        let time_ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+        let registers = sys::registers(tid).ok()?;
+        let comm = task::stat(pid, tid)?.comm;
+        let mut frames = Vec::new();
+        let stop = match registers {
+            None => Stop::ForeignCode,
+            Some(registers) => {
+                let mappings = self
+                    .mappings
+                    .entry(pid)
+                    .or_default()
+                    .read(pid, objects)
+                    .ok()?;
+                let code = ProcessCode::new(mappings, objects, &mut self.tables);
+                let start = Start::topmost(registers);
+                walk_process(
+                    start,
+                    self.memory.of(pid),
+                    code,
+                    self.settings.max_frames,
+                    &mut frames,
+                )
+            }
+        };
+        Some(Sample {
+            pid,
+            tid,
+            time_ns,
+            comm,
+            frames,
+            stop,
+        })
+    }
+}
+
 impl Engine for Ptrace {
-    fn name(&self) -> &'static str { "ptrace" }
-    fn mode(&self) -> &'static str { "stopped" }
-    fn start(&mut self) -> anyhow::Result<()> { Ok(()) }
-    fn poll(&mut self, _: Duration, _: &mut Objects, _: &mut dyn FnMut(Sample)) -> anyhow::Result<bool> { Ok(false) }
-    fn finish(&mut self, _: &mut Objects, _: &mut dyn FnMut(Sample)) -> anyhow::Result<Counts> { Ok(Counts::default()) }
+    fn name(&self) -> &'static str {
+        "ptrace"
+    }
+
+    fn mode(&self) -> &'static str {
+        "stopped"
+    }
+
+    fn start(&mut self) -> anyhow::Result<()> {
+        self.next_tick = Some(Instant::now());
+        Ok(())
+    }
+
+    fn poll(
+        &mut self,
+        timeout: Duration,
+        objects: &mut Objects,
+        sink: &mut dyn FnMut(Sample),
+    ) -> anyhow::Result<bool> {
+        let end = Instant::now() + timeout;
+        loop {
+            self.handle(objects, sink);
+            if self.tracees.is_empty() {
+                return Ok(false);
+            }
+            self.tick();
+            if Instant::now() >= end {
+                return Ok(true);
+            }
+            self.tracees
+                .wait_until(self.next_tick.map_or(end, |tick| tick.min(end)))?;
+        }
+    }
+
+    fn finish(
+        &mut self,
+        objects: &mut Objects,
+        _sink: &mut dyn FnMut(Sample),
+    ) -> anyhow::Result<Counts> {
+        self.next_tick = None;
+        let left = self.tracees.detach();
+        let mut counts = std::mem::take(&mut self.counts);
+        if left > 0 {
+            counts.notes.push(format!(
+                "{left} threads did not stop to be let go; they are when this program ends"
+            ));
+        }
+        counts.notes.extend(self.tables.notes(objects));
+        Ok(counts)
+    }
 }
