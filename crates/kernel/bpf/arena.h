@@ -6,11 +6,11 @@
 
 #define __arena __attribute__((address_space(1)))
 
+/* The loader chooses its user address, a multiple of 4 GiB: the low 32 bits are the offset. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARENA);
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, FW_ARENA_PAGES);
-	__ulong(map_extra, 1ull << 44); /* user address; offsets below are its low 32 bits */
 } arena SEC(".maps");
 
 /* A program that touches the arena must name it once, so that the verifier knows which one. */

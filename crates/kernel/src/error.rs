@@ -17,6 +17,8 @@ pub enum Error {
     ArenaFull(usize),
     /// The section is not one that the walker reads.
     Section(framewalk_sframe::Error),
+    /// The section is sound, but of a kind that the programs do not read.
+    SectionKind,
     /// The object number is beyond what a frame can carry.
     ObjectNumber(u32),
 }
@@ -44,6 +46,9 @@ impl fmt::Display for Error {
                 write!(f, "no room in the arena for a table of {bytes} bytes")
             }
             Error::Section(error) => write!(f, "not a usable SFrame section: {error}"),
+            Error::SectionKind => {
+                write!(f, "not a sorted, PC-relative SFrame V3 section for x86-64")
+            }
             Error::ObjectNumber(number) => write!(f, "object number {number} does not fit a frame"),
         }
     }

@@ -4,7 +4,8 @@ use crate::arena::{Arena, Plain};
 use crate::error::Error;
 use crate::record::{Key, Record};
 use crate::skeleton::{SamplerSkel, SamplerSkelBuilder, types};
-use framewalk_sframe::Section;
+use framewalk_sframe::spec::{Flag, Version};
+use framewalk_sframe::{Arch, Section};
 use framewalk_walk::Origin;
 use libbpf_rs::btf::types::Func;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
@@ -15,6 +16,7 @@ use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// When a stack is walked.
@@ -121,6 +123,10 @@ impl std::fmt::Debug for Sampler {
     }
 }
 
+/// Where the first arena of a process is mapped: far from heap, libraries and stacks.
+const FIRST_ARENA: u64 = 1 << 44;
+static ARENAS: AtomicU64 = AtomicU64::new(0);
+
 /// The end of what libbpf had to say: the verifier's last words tell why a program was refused.
 static SAID: Mutex<String> = Mutex::new(String::new());
 const SAID_BYTES: usize = 2000;
@@ -202,6 +208,11 @@ impl Sampler {
             .threads
             .set_autocreate(deferred)
             .map_err(refused)?;
+        // Arenas are mapped at fixed addresses, 4 GiB apart: what the programs keep of an address is its
+        // low 32 bits, the offset.
+        let nth = ARENAS.fetch_add(1, Ordering::Relaxed);
+        let at = FIRST_ARENA + (nth << 32);
+        open.maps.arena.set_map_extra(at).map_err(refused)?;
         let skel = open.load().map_err(refused)?;
 
         let arena = Arena::new(&skel.maps.arena).ok_or(Error::ArenaFull(0))?;
@@ -268,6 +279,13 @@ impl Sampler {
     ) -> Result<Table, Error> {
         let parsed = Section::parse(section, 0).map_err(Error::Section)?;
         let header = parsed.header();
+        if header.version != Version::V3
+            || header.arch != Arch::Amd64
+            || !header.has(Flag::SORTED)
+            || !header.has(Flag::PCREL)
+        {
+            return Err(Error::SectionKind);
+        }
         let mut object = bare(number, types::fw_object_state::FW_OBJECT_READY)?;
         object.section = self.arena.add(section)?;
         object.fdes = header.index_at as u32;

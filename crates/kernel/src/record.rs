@@ -282,3 +282,46 @@ fn want(view: Bytes<'_>) -> Option<WantRecord> {
         end: view.u64(at!(fw_want.end))?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cut anywhere, a record is refused or parsed, never a panic; whole, it says what was written.
+    #[test]
+    fn cut_records_are_refused() {
+        let mut bytes = vec![0u8; size_of::<types::fw_sample>()];
+        bytes[..4].copy_from_slice(&1u32.to_ne_bytes());
+        let user = at!(fw_sample.num_user);
+        bytes[user..user + 2].copy_from_slice(&2u16.to_ne_bytes());
+        let object = 3u64 << 60 | 1 << 59 | 1 << 58 | 5 << 38 | 0x1234;
+        bytes.extend(object.to_ne_bytes());
+        bytes.extend(0x7fff_1234u64.to_ne_bytes());
+        let Some(Record::Sample(sample)) = Record::parse(&bytes) else {
+            panic!("not a sample");
+        };
+        assert_eq!(sample.frames[0].place, FramePlace::Object(5, 0x1234));
+        assert!(sample.frames[0].is_return_address);
+        assert_eq!(sample.frames[0].origin, Origin::Converted);
+        assert_eq!(sample.frames[1].place, FramePlace::Address(0x7fff_1234));
+        for end in 0..bytes.len() {
+            assert_eq!(Record::parse(&bytes[..end]), None, "cut at {end}");
+        }
+    }
+
+    /// Every kind, every length, every filling.
+    #[test]
+    fn arbitrary_bytes_never_panic() {
+        for kind in 0..6u32 {
+            for filling in [0u8, 1, 0x7f, 0x80, 0xff] {
+                for length in (0..400).chain([5000]) {
+                    let mut bytes = vec![filling; length];
+                    if length >= 4 {
+                        bytes[..4].copy_from_slice(&kind.to_ne_bytes());
+                    }
+                    let _ = Record::parse(&bytes);
+                }
+            }
+        }
+    }
+}
