@@ -7,9 +7,10 @@
 // async-signal-safe calls are allowed.
 #![allow(unsafe_code)]
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, Signal, getpid, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, getpid, kill_process, pidfd_open};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -17,6 +18,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// A child that waits before its exec. Dropping it ends the child without any exec.
 #[derive(Debug)]
@@ -132,6 +134,16 @@ impl Running {
         }
     }
 
+    /// Its exit status as by [`Running::status`], once it has ended or the time is over.
+    pub fn wait(&mut self, timeout: Duration) -> Option<Option<ExitStatus>> {
+        let pidfd = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty());
+        if let (None, Ok(pidfd), Ok(timeout)) = (self.status(), pidfd, timeout.try_into()) {
+            // Interrupted or not: what counts is what `status` says then.
+            let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout));
+        }
+        self.status()
+    }
+
     /// Its exit status, if it has ended. `Some(None)`: somebody else has collected it.
     ///
     /// Only to be asked after the recording: an engine that traces the command needs its events.
@@ -162,7 +174,7 @@ mod tests {
     }
 
     fn wait(mut running: Running) -> ExitStatus {
-        running.child.wait().unwrap()
+        running.wait(Duration::from_secs(100)).unwrap().unwrap()
     }
 
     fn executable(pid: u32) -> std::path::PathBuf {
@@ -187,6 +199,17 @@ mod tests {
         );
         kill_process(Pid::from_child(&running.child), Signal::KILL).unwrap();
         assert_eq!(describe(wait(running)), "was killed by signal 9");
+    }
+
+    #[test]
+    fn waiting_has_an_end() {
+        let mut running = hold(&command(&["sleep", "1000"]))
+            .unwrap()
+            .release()
+            .unwrap();
+        assert!(running.wait(Duration::from_millis(1)).is_none());
+        running.terminate();
+        assert_eq!(describe(wait(running)), "was killed by signal 15");
     }
 
     #[test]

@@ -22,6 +22,9 @@ use std::time::{Duration, Instant, SystemTime};
 /// How long one wait for samples may be: the progress line and the end of the time are looked at as often.
 const WAIT: Duration = Duration::from_millis(100);
 
+/// How long a command may take to end after SIGTERM, before it is said to run on.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// Opens an engine, as [`crate::engines::open`] does.
 pub type Open<'a> =
     dyn FnMut(Kind, Mode, &Target, Settings) -> Result<Box<dyn Engine>, Unavailable> + 'a;
@@ -333,7 +336,7 @@ fn command_end(command: &[std::ffi::OsString], running: &mut Running) -> String 
         .first()
         .map(|name| name.to_string_lossy())
         .unwrap_or_default();
-    match running.status() {
+    match running.wait(GRACE) {
         Some(Some(status)) => format!("; {name} {}", launch::describe(status)),
         Some(None) => format!("; {name} ended"),
         None => format!("; {name} is still running, it has been asked to end (SIGTERM)"),
