@@ -9,6 +9,7 @@ mod open;
 pub mod perf;
 mod perf_event;
 pub mod ptrace;
+mod rings;
 
 pub use open::{Kind, Mode, open};
 

@@ -1,33 +1,21 @@
 //! `--engine perf`: an ordinary perf_event ring whose samples bring registers and a copy of the
 //! stack; the Rust walker walks the copy. It needs no privileges for a user's own processes.
-//!
-//! ```text
-//! events (thread x CPU) -> rings (CPU) -> reader thread -> rounds -> queue by time -> walks
-//! ```
 
-mod events;
-mod queue;
-mod reader;
-mod record;
-#[cfg(test)]
-mod record_tests;
-mod sys;
-mod tracked;
-
+use super::rings::events::{self, Events};
+use super::rings::queue::Queue;
+use super::rings::reader::{Reader, Round};
+use super::rings::record::{self, RawSample, Record, User};
+use super::rings::sys;
+use super::rings::tracked::Tracked;
 use super::{Counts, Engine, Settings, Target, Unavailable, perf_event};
 use crate::processes::{Objects, ProcessCode, StackCopy, Tables, finish};
 use crate::sample::{Frame, Place, Sample};
 use anyhow::Context;
-use events::Events;
 use framewalk_walk::{Origin, Start, Stop};
-use queue::Queue;
-use reader::{Reader, Round};
-use record::{RawSample, Record, User};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
-use tracked::Tracked;
 
 /// The perf engine.
 #[derive(Debug)]

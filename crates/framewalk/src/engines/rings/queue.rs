@@ -12,22 +12,22 @@ const SETTLED_NS: u64 = 20_000_000;
 
 /// One record.
 #[derive(Debug)]
-pub(super) struct Due {
+pub(in crate::engines) struct Due {
     /// When it was written, CLOCK_MONOTONIC nanoseconds.
-    pub(super) time: u64,
+    pub(in crate::engines) time: u64,
     ring: Rc<Bytes>,
     range: Range<usize>,
 }
 
 impl Due {
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(in crate::engines) fn bytes(&self) -> &[u8] {
         self.ring.bytes.get(self.range.clone()).unwrap_or_default()
     }
 }
 
 /// Records that wait for others that may be older.
 #[derive(Debug, Default)]
-pub(super) struct Queue {
+pub(in crate::engines) struct Queue {
     records: VecDeque<Due>,
     /// Everything before this time has come.
     settled: u64,
@@ -35,7 +35,7 @@ pub(super) struct Queue {
 
 impl Queue {
     /// Adds the records of a round that began at `began`.
-    pub(super) fn push(&mut self, began: u64, rings: Vec<Bytes>) {
+    pub(in crate::engines) fn push(&mut self, began: u64, rings: Vec<Bytes>) {
         for ring in rings {
             let ring = Rc::new(ring);
             for (time, range) in record::split(&ring.bytes) {
@@ -52,7 +52,7 @@ impl Queue {
     }
 
     /// The oldest record, if nothing older can come any more (`all`: nothing at all will come).
-    pub(super) fn pop(&mut self, all: bool) -> Option<Due> {
+    pub(in crate::engines) fn pop(&mut self, all: bool) -> Option<Due> {
         let is_due = all || self.records.front()?.time < self.settled;
         if is_due {
             self.records.pop_front()

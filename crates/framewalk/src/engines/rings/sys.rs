@@ -13,7 +13,7 @@ use std::ptr::{NonNull, slice_from_raw_parts};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Lets an event write into the ring of another on the same CPU.
-pub(super) fn set_output(event: &OwnedFd, ring: &Ring) -> io::Result<()> {
+pub(in crate::engines) fn set_output(event: &OwnedFd, ring: &Ring) -> io::Result<()> {
     // SAFETY: both descriptors are events; the argument is a plain number.
     let result = unsafe { ioctls::SET_OUTPUT(event.as_raw_fd(), ring.event.as_raw_fd() as _) };
     if result < 0 {
@@ -25,7 +25,7 @@ pub(super) fn set_output(event: &OwnedFd, ring: &Ring) -> io::Result<()> {
 
 /// A ring that the kernel writes records into and this process reads them from.
 #[derive(Debug)]
-pub(super) struct Ring {
+pub(in crate::engines) struct Ring {
     event: OwnedFd,
     /// One page of control data, then the data.
     base: NonNull<u8>,
@@ -40,7 +40,7 @@ unsafe impl Send for Ring {}
 
 impl Ring {
     /// Maps the ring of an event, `size` bytes of data (a power of two, at least a page).
-    pub(super) fn map(event: OwnedFd, size: usize) -> io::Result<Ring> {
+    pub(in crate::engines) fn map(event: OwnedFd, size: usize) -> io::Result<Ring> {
         if !size.is_power_of_two() || size < page_size() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
@@ -66,7 +66,7 @@ impl Ring {
     }
 
     /// Appends everything that has been written since the last time, and frees its room.
-    pub(super) fn drain(&mut self, into: &mut Vec<u8>) {
+    pub(in crate::engines) fn drain(&mut self, into: &mut Vec<u8>) {
         let head = self
             .word(offset_of!(perf_event_mmap_page, data_head))
             .load(Ordering::Acquire);

@@ -12,14 +12,14 @@ struct Process {
 
 /// The processes met so far that have not ended.
 #[derive(Debug, Default)]
-pub(super) struct Tracked {
+pub(in crate::engines) struct Tracked {
     processes: HashMap<u32, Process>,
     comms: HashMap<u32, String>,
 }
 
 impl Tracked {
     /// The executable mappings of a process. One that is new to us is read from /proc.
-    pub(super) fn mappings(&mut self, pid: u32, tid: u32, objects: &mut Objects) -> &Mappings {
+    pub(in crate::engines) fn mappings(&mut self, pid: u32, tid: u32, objects: &mut Objects) -> &Mappings {
         let process = self.processes.entry(pid).or_insert_with(|| Process {
             mappings: Mappings::of_process(pid, objects).unwrap_or_default(),
             threads: task::threads(pid).into_iter().collect(),
@@ -29,7 +29,7 @@ impl Tracked {
     }
 
     /// The name of a thread.
-    pub(super) fn comm(&mut self, pid: u32, tid: u32) -> String {
+    pub(in crate::engines) fn comm(&mut self, pid: u32, tid: u32) -> String {
         let read = || {
             task::stat(pid, tid)
                 .map(|stat| stat.comm)
@@ -39,7 +39,7 @@ impl Tracked {
     }
 
     /// Takes in what a record says. Records come in the order of their time.
-    pub(super) fn apply(&mut self, record: &Record<'_>, objects: &mut Objects) {
+    pub(in crate::engines) fn apply(&mut self, record: &Record<'_>, objects: &mut Objects) {
         match *record {
             Record::Map { pid, ref map } => self.map(pid, map, objects),
             Record::Comm {

@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 /// Bytes of stack copied with every sample (perf_event_open(2): a multiple of 8 below 65,536).
-pub(super) const STACK_BYTES: u32 = 32 * 1024;
+pub(in crate::engines) const STACK_BYTES: u32 = 32 * 1024;
 /// Sizes of a ring that are tried, bytes. Without privileges all rings of a user together may have
 /// kernel.perf_event_mlock_kb (516 KiB by default) for every CPU, and RLIMIT_MEMLOCK more.
 const RING_BYTES: [usize; 7] = [
@@ -32,22 +32,19 @@ const EVERYBODY: i32 = -1;
 
 /// Everything that samples.
 #[derive(Debug)]
-pub(super) struct Events {
+pub(in crate::engines) struct Events {
     /// One per thread and CPU, or one per CPU.
-    pub(super) events: Vec<OwnedFd>,
+    pub(in crate::engines) events: Vec<OwnedFd>,
     /// One per CPU.
-    pub(super) rings: Vec<Ring>,
+    pub(in crate::engines) rings: Vec<Ring>,
     /// Time inside the kernel is sampled too.
-    pub(super) kernel: bool,
+    pub(in crate::engines) kernel: bool,
 }
 
 /// Opens disabled events on the target, which [`perf_event::enable`] starts; those on a child start by
 /// themselves at its exec.
-pub(super) fn open(target: &Target, settings: Settings) -> Result<Events, Unavailable> {
-    let cpus = online_cpus().map_err(|error| Unavailable {
-        what: format!("/sys/devices/system/cpu/online: {error}"),
-        missing: "a mounted /sys".into(),
-    })?;
+pub(in crate::engines) fn open(target: &Target, settings: Settings) -> Result<Events, Unavailable> {
+    let cpus = online_cpus().map_err(|error| no_cpus(&error))?;
     let rings = rings(&cpus, settings)?;
     let targets = targets(target);
     // With the kernel's side, and on the clock that counts it, as far as that is allowed.
@@ -87,6 +84,45 @@ pub(super) fn open(target: &Target, settings: Settings) -> Result<Events, Unavai
     })
 }
 
+/// Opens the side band alone: events that never sample and tell of mappings, threads and programs.
+pub(in crate::engines) fn follow(
+    target: &Target,
+    settings: Settings,
+) -> Result<Events, Unavailable> {
+    let cpus = online_cpus().map_err(|error| no_cpus(&error))?;
+    let rings = rings(&cpus, settings)?;
+    let mut attr = common();
+    attr.config = u64::from(bindings::PERF_COUNT_SW_DUMMY);
+    attr.sample_type = u64::from(bindings::PERF_SAMPLE_TID | bindings::PERF_SAMPLE_TIME);
+    attr.set_inherit(u64::from(!matches!(target, Target::System)));
+    attr.set_enable_on_exec(u64::from(matches!(target, Target::Child(_))));
+    tell(&mut attr);
+    let events = open_all(&attr, &targets(target), &cpus, &rings)
+        .map_err(|error| unavailable(&error, target, settings))?;
+    Ok(Events {
+        events,
+        rings,
+        kernel: true,
+    })
+}
+
+fn no_cpus(error: &io::Error) -> Unavailable {
+    Unavailable {
+        what: format!("/sys/devices/system/cpu/online: {error}"),
+        missing: "a mounted /sys".into(),
+    }
+}
+
+/// Asks an event for the side band.
+fn tell(attr: &mut perf_event_attr) {
+    attr.set_sample_id_all(1);
+    attr.set_mmap(1);
+    attr.set_mmap2(1);
+    attr.set_comm(1);
+    attr.set_comm_exec(1);
+    attr.set_task(1);
+}
+
 /// What every event has in common.
 fn common() -> perf_event_attr {
     let mut attr = perf_event_attr {
@@ -121,12 +157,7 @@ fn sampling(settings: Settings, kernel: bool, clock: u64) -> perf_event_attr {
     attr.set_exclude_callchain_kernel(u64::from(!kernel));
     attr.set_exclude_kernel(u64::from(!kernel));
     attr.set_exclude_idle(1);
-    attr.set_sample_id_all(1);
-    attr.set_mmap(1);
-    attr.set_mmap2(1);
-    attr.set_comm(1);
-    attr.set_comm_exec(1);
-    attr.set_task(1);
+    tell(&mut attr);
     attr
 }
 
@@ -258,7 +289,7 @@ fn unavailable(error: &io::Error, target: &Target, settings: Settings) -> Unavai
 }
 
 /// The numbers of the CPUs that are online: `0-3,8`.
-fn online_cpus() -> io::Result<Vec<i32>> {
+pub(in crate::engines) fn online_cpus() -> io::Result<Vec<i32>> {
     parse_cpus(fs::read_to_string("/sys/devices/system/cpu/online")?.trim())
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }

@@ -22,7 +22,7 @@ const LOOK_EVERY: u32 = 4;
 
 /// What the reader tells.
 #[derive(Debug)]
-pub(super) enum Round {
+pub(in crate::engines) enum Round {
     /// What was in the rings.
     Read {
         /// Everything written before this time was in the rings, CLOCK_MONOTONIC nanoseconds.
@@ -40,8 +40,8 @@ pub(super) enum Round {
 
 /// Bytes that count as waiting until they are dropped.
 #[derive(Debug)]
-pub(super) struct Bytes {
-    pub(super) bytes: Vec<u8>,
+pub(in crate::engines) struct Bytes {
+    pub(in crate::engines) bytes: Vec<u8>,
     waiting: Arc<AtomicUsize>,
 }
 
@@ -53,7 +53,7 @@ impl Drop for Bytes {
 
 /// The reading thread.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(in crate::engines) struct Reader {
     rounds: Receiver<Round>,
     stop: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
@@ -61,7 +61,7 @@ pub(super) struct Reader {
 
 impl Reader {
     /// Starts to read. It notices by itself when all `events` have ended.
-    pub(super) fn start(rings: Vec<Ring>, events: Arc<Vec<OwnedFd>>) -> io::Result<Reader> {
+    pub(in crate::engines) fn start(rings: Vec<Ring>, events: Arc<Vec<OwnedFd>>) -> io::Result<Reader> {
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let (sender, rounds) = channel();
         let reading = Reading {
@@ -82,12 +82,12 @@ impl Reader {
     }
 
     /// What was read; when the reader has stopped, what is left and then an error.
-    pub(super) fn rounds(&self) -> &Receiver<Round> {
+    pub(in crate::engines) fn rounds(&self) -> &Receiver<Round> {
         &self.rounds
     }
 
     /// Lets the thread read the rings once more and waits for its end. Its rounds can still be received.
-    pub(super) fn stop(&mut self) {
+    pub(in crate::engines) fn stop(&mut self) {
         let _ = rustix::io::write(&*self.stop, &1u64.to_ne_bytes());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

@@ -10,7 +10,7 @@ use perf_event_open_sys::bindings as sys;
 
 /// The user registers asked for: AX BX CX DX SI DI BP SP IP and R8 to R15, by their numbers in
 /// arch/x86/include/uapi/asm/perf_regs.h.
-pub(super) const USER_REGISTERS: u64 = 0x1ff | 0xff << 16;
+pub(in crate::engines) const USER_REGISTERS: u64 = 0x1ff | 0xff << 16;
 /// How many those are.
 const REGISTERS: usize = USER_REGISTERS.count_ones() as usize;
 /// DWARF numbers (AMD64 psABI figure 3.36) of those registers, in the order of their bits.
@@ -23,7 +23,7 @@ const FIRST_CONTEXT: u64 = 0u64.wrapping_sub(4095);
 
 /// One record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Record<'a> {
+pub(in crate::engines) enum Record<'a> {
     Sample(RawSample<'a>),
     Map {
         pid: u32,
@@ -53,19 +53,19 @@ pub(super) enum Record<'a> {
 
 /// A sample as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RawSample<'a> {
-    pub(super) pid: u32,
-    pub(super) tid: u32,
+pub(in crate::engines) struct RawSample<'a> {
+    pub(in crate::engines) pid: u32,
+    pub(in crate::engines) tid: u32,
     /// Kernel addresses, innermost first.
-    pub(super) kernel: Vec<u64>,
-    pub(super) user: User,
+    pub(in crate::engines) kernel: Vec<u64>,
+    pub(in crate::engines) user: User,
     /// The copied stack, from the stack pointer upwards.
-    pub(super) stack: &'a [u8],
+    pub(in crate::engines) stack: &'a [u8],
 }
 
 /// The user registers of a sample.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum User {
+pub(in crate::engines) enum User {
     /// There is no user side: a kernel thread, or a thread that has given up its memory.
     None,
     /// A 32-bit thread.
@@ -75,17 +75,17 @@ pub(super) enum User {
 
 /// A new executable mapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RawMap<'a> {
-    pub(super) start: u64,
-    pub(super) end: u64,
-    pub(super) offset: u64,
-    pub(super) device: Device,
-    pub(super) inode: u64,
-    pub(super) path: &'a [u8],
+pub(in crate::engines) struct RawMap<'a> {
+    pub(in crate::engines) start: u64,
+    pub(in crate::engines) end: u64,
+    pub(in crate::engines) offset: u64,
+    pub(in crate::engines) device: Device,
+    pub(in crate::engines) inode: u64,
+    pub(in crate::engines) path: &'a [u8],
 }
 
 /// Splits the bytes of a ring into records: their time and their range. What cannot be one ends it.
-pub(super) fn split(bytes: &[u8]) -> impl Iterator<Item = (u64, std::ops::Range<usize>)> {
+pub(in crate::engines) fn split(bytes: &[u8]) -> impl Iterator<Item = (u64, std::ops::Range<usize>)> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let rest = bytes.get(at..)?;
@@ -98,7 +98,7 @@ pub(super) fn split(bytes: &[u8]) -> impl Iterator<Item = (u64, std::ops::Range<
 }
 
 /// Whether a record is a sample.
-pub(super) fn is_sample(record: &[u8]) -> bool {
+pub(in crate::engines) fn is_sample(record: &[u8]) -> bool {
     Header::read(&mut Cursor(record)).is_some_and(|header| header.kind == sys::PERF_RECORD_SAMPLE)
 }
 
@@ -113,7 +113,7 @@ fn time(record: &[u8]) -> Option<u64> {
 }
 
 /// Reads one record, or none where it is cut short.
-pub(super) fn read(record: &[u8]) -> Option<Record<'_>> {
+pub(in crate::engines) fn read(record: &[u8]) -> Option<Record<'_>> {
     let mut cursor = Cursor(record);
     let header = Header::read(&mut cursor)?;
     if header.kind == sys::PERF_RECORD_SAMPLE {
