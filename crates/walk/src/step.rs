@@ -68,7 +68,14 @@ pub fn step<M: Memory + ?Sized>(
         Rule::Value(base, offset) => add(frame.get(base)?, offset).ok_or(Stop::BadRow),
     };
     let pc = value(rule.ra)?;
-    let fp = value(rule.fp)?;
+    let fp = match (value(rule.fp), rule.fp) {
+        // A copy of a stack begins at the stack pointer. What a row says to be saved right below it
+        // was popped by the epilogue just now: the register holds it again.
+        (Err(Stop::ReadFault), Rule::AtCfa(offset)) if is_popped(frame, add(cfa, offset)) => {
+            frame.fp
+        }
+        (fp, _) => fp?,
+    };
     if pc == 0 {
         return Err(Stop::ZeroReturn);
     }
@@ -122,6 +129,12 @@ fn check_cfa(sp: u64, cfa: u64) -> Result<(), Stop> {
         Some(1..=MAX_FRAME_SIZE) => Ok(()),
         Some(_) => Err(Stop::CfaBad),
     }
+}
+
+/// Whether an address lies in the red zone of the topmost frame.
+fn is_popped(frame: &Registers, address: Option<u64>) -> bool {
+    let below = address.and_then(|address| frame.sp.checked_sub(address));
+    frame.full.is_some() && below.is_some_and(|below| (1..=AMD64.red_zone).contains(&below))
 }
 
 fn add(base: u64, offset: i32) -> Option<u64> {

@@ -303,6 +303,42 @@ fn rules_for_return_address_and_frame_pointer_elsewhere() {
 }
 
 #[test]
+fn a_copy_does_not_reach_below_the_stack_pointer() {
+    // `pop %rbp` was the last instruction, `ret` is the next. The row still says that rbp is saved,
+    // at the place that the copy of the stack does not have any more; its register holds 0x7100.
+    let process = || {
+        Process::default()
+            .row(0x1000, caller(Cfa::Value(RSP, 8), Rule::AtCfa(-16)))
+            .row(0x2000, caller(Cfa::Value(RBP, 16), Rule::AtCfa(-16)))
+            .row(0x3000, Unwind::Outermost)
+            .word(0x7000, 0x2010)
+            .word(0x7100, 0)
+            .word(0x7108, 0x3010)
+    };
+    let registers = Registers {
+        pc: 0x1000,
+        sp: 0x7000,
+        fp: 0x7100,
+        full: Some([0; 17]),
+    };
+    let start = Start::topmost(registers);
+    assert_eq!(process().walk_from(start, 510).1, Stop::Outermost);
+    // What can be read is believed.
+    assert_eq!(
+        process().word(0x6ff8, 0x7200).walk_from(start, 510).1,
+        Stop::ReadFault
+    );
+    // In a caller, and beyond the red zone, nothing may be assumed.
+    assert_eq!(process().walk(0x1000, 0x7000, 0x7100).1, Stop::ReadFault);
+    let mut far = process().row(0x5000, caller(Cfa::Value(RSP, 8), Rule::AtCfa(-144)));
+    let start = Start::topmost(Registers {
+        pc: 0x5000,
+        ..registers
+    });
+    assert_eq!(far.walk_from(start, 510).1, Stop::ReadFault);
+}
+
+#[test]
 fn a_cfa_that_cannot_be() {
     let stop = |cfa| {
         Process::default()
