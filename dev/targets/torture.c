@@ -27,7 +27,7 @@ static volatile uint64_t sink;
 			sink = sink * 31 + spin_; \
 	} while (0)
 #define SHORT 20000
-#define LONG 300000
+#define LONG 5000000
 
 /* The compiler puts whatever leads here out of the way. */
 NOTE(rarely, ANYBODY, "");
@@ -92,16 +92,17 @@ __attribute__((cold)) KEEP void rarely(void)
 	}
 
 /* r_leaf is called by r_000, that by r_001, and so on to r_399 and r_top. */
-#define RECURSION(kind, callee, name, caller) \
-	FUNCTION(r_##name, r_##caller) \
+#define RECURSION(p, kind, callee, name, caller) \
+	FUNCTION(p##name, p##caller) \
 	{ \
-		KIND_##kind((1##name - 1000), r_##callee) \
+		KIND_##kind((1##name - 1000), p##callee) \
 	}
-#define TEN(before, t, after) \
-	RECURSION(0, before, t##0, t##1) RECURSION(1, t##0, t##1, t##2) RECURSION(2, t##1, t##2, t##3) \
-	RECURSION(3, t##2, t##3, t##4) RECURSION(4, t##3, t##4, t##5) RECURSION(5, t##4, t##5, t##6) \
-	RECURSION(6, t##5, t##6, t##7) RECURSION(7, t##6, t##7, t##8) RECURSION(3, t##7, t##8, t##9) \
-	RECURSION(4, t##8, t##9, after)
+#define TEN_OF(p, before, t, after) \
+	RECURSION(p, 0, before, t##0, t##1) RECURSION(p, 1, t##0, t##1, t##2) RECURSION(p, 2, t##1, t##2, t##3) \
+	RECURSION(p, 3, t##2, t##3, t##4) RECURSION(p, 4, t##3, t##4, t##5) RECURSION(p, 5, t##4, t##5, t##6) \
+	RECURSION(p, 6, t##5, t##6, t##7) RECURSION(p, 7, t##6, t##7, t##8) RECURSION(p, 3, t##7, t##8, t##9) \
+	RECURSION(p, 4, t##8, t##9, after)
+#define TEN(before, t, after) TEN_OF(r_, before, t, after)
 
 FUNCTION(r_leaf, r_000)
 {
@@ -155,6 +156,22 @@ FUNCTION(r_top, phase_recursion)
 FUNCTION(phase_recursion, main)
 {
 	CALL(r_top);
+}
+
+/* The same, ten deep: fits any copy of a stack. */
+FUNCTION(m_leaf, m_000)
+{
+	SPIN(SHORT);
+}
+TEN_OF(m_, leaf, 00, top)
+FUNCTION(m_top, phase_mixed)
+{
+	CALL(m_009);
+}
+
+FUNCTION(phase_mixed, main)
+{
+	CALL(m_top);
 }
 
 /* ---- frames larger than any copy ------------------------------------------------------------ */
@@ -341,13 +358,18 @@ static timer_t timer(int signal, long nanoseconds)
 static void signals_on(void)
 {
 	struct sigaction plain = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+
+	sigaction(SIGUSR1, &plain, 0);
+	timer(SIGUSR1, 1700000);
+}
+
+static void other_stack_on(void)
+{
 	struct sigaction other = {.sa_sigaction = on_other_stack, .sa_flags = SA_RESTART | SA_ONSTACK | SA_SIGINFO};
 	stack_t stack = {.ss_sp = malloc(1 << 17), .ss_size = 1 << 17};
 
 	sigaltstack(&stack, 0);
-	sigaction(SIGUSR1, &plain, 0);
 	sigaction(SIGUSR2, &other, 0);
-	timer(SIGUSR1, 1700000);
 	timer(SIGUSR2, 2300000);
 }
 
@@ -359,6 +381,16 @@ FUNCTION(signal_leaf, phase_signal)
 FUNCTION(phase_signal, main)
 {
 	CALL(signal_leaf);
+}
+
+FUNCTION(other_leaf, phase_otherstack)
+{
+	SPIN(SHORT);
+}
+
+FUNCTION(phase_otherstack, main)
+{
+	CALL(other_leaf);
 }
 
 /* ---- a shared object: opened lazily bound, called through its PLT, calling back, closed --------- */
@@ -439,8 +471,9 @@ static const struct phase {
 	const char *name;
 	void (*run)(void);
 } phases[] = {
-	{"recursion", phase_recursion}, {"large", phase_large},   {"library", phase_library}, {"never", phase_never},
-	{"signal", phase_signal},       {"dlopen", phase_dlopen}, {"threads", phase_threads},
+	{"recursion", phase_recursion}, {"mixed", phase_mixed},   {"large", phase_large},
+	{"library", phase_library},     {"never", phase_never},   {"signal", phase_signal},
+	{"otherstack", phase_otherstack}, {"dlopen", phase_dlopen}, {"threads", phase_threads},
 };
 #define PHASES (sizeof(phases) / sizeof(phases[0]))
 
@@ -469,8 +502,8 @@ NOTE(main, START, "calls");
 int main(int argc, char **argv)
 {
 	uint64_t nanoseconds = argc > 1 ? strtoull(argv[1], 0, 10) * 1000000 : 0;
-	int bare = 1;
 	ssize_t length = readlink("/proc/self/exe", plugin_path, sizeof(plugin_path) - 16);
+	int wanted[PHASES];
 
 	if (length < 0)
 		return 1;
@@ -478,16 +511,17 @@ int main(int argc, char **argv)
 	strcpy(strrchr(plugin_path, '/'), "/plugin.so");
 	if (argc > 1 && !strcmp(argv[1], "calls"))
 		return print_calls();
-	for (int i = 2; i < argc; i++)
-		bare &= !!strcmp(argv[i], "signal");
-	if (argc == 2 || !bare)
-		signals_on();
 	for (unsigned p = 0; p < PHASES; p++) {
-		int wanted = argc <= 2;
-
+		wanted[p] = argc <= 2;
 		for (int i = 2; i < argc; i++)
-			wanted |= !strcmp(argv[i], phases[p].name);
-		if (!wanted)
+			wanted[p] |= !strcmp(argv[i], phases[p].name);
+		if (wanted[p] && phases[p].run == phase_signal)
+			signals_on();
+		if (wanted[p] && phases[p].run == phase_otherstack)
+			other_stack_on();
+	}
+	for (unsigned p = 0; p < PHASES; p++) {
+		if (!wanted[p])
 			continue;
 		for (uint64_t end = now() + nanoseconds; now() < end;) {
 			phases[p].run();

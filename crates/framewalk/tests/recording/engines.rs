@@ -1,1 +1,89 @@
-//!
+//! All engines on the same work: each finds the stacks that are known, and no others.
+
+use super::recorded::Recorded;
+use super::torture;
+use std::collections::BTreeSet;
+
+/// Phases whose stacks fit the copy that the perf engine takes.
+const PHASES: &[&str] = &["mixed", "library", "never", "signal", "dlopen", "threads"];
+
+/// As fast as all of them can be.
+const FREQUENCY: &str = "499";
+
+/// A stack of at least this share of the samples (in thousandths) is expected in every recording.
+const FREQUENT: u64 = 15;
+
+fn recorded(test: &str, engine: &str, mode: &str) -> Option<Recorded> {
+    let options = ["--engine", engine, "--mode", mode, "-F", FREQUENCY];
+    torture::recorded(test, &options, "1000", PHASES)
+}
+
+/// The stacks that are met often enough to be met in every run: of the program's own functions.
+fn frequent(recorded: &Recorded) -> BTreeSet<Vec<String>> {
+    let share = recorded.samples() * FREQUENT / 1000;
+    let own = |name: &String| {
+        torture::INNERMOST.contains(&name.as_str())
+            || PHASES.iter().any(|phase| *name == format!("phase_{phase}"))
+    };
+    let mut stacks = std::collections::BTreeMap::<Vec<String>, u64>::new();
+    for (stack, count) in &recorded.stacks {
+        // What a signal interrupted may be anything.
+        let interrupted = stack.has("on_signal") || stack.has("on_other_stack");
+        if stack.cut.is_none() && !interrupted && stack.user.last().is_some_and(own) {
+            *stacks.entry(stack.user.clone()).or_default() += count;
+        }
+    }
+    stacks.retain(|_, count| *count > share);
+    stacks.into_keys().collect()
+}
+
+fn all_stacks(recorded: &Recorded) -> BTreeSet<Vec<String>> {
+    recorded
+        .stacks
+        .iter()
+        .map(|(stack, _)| stack.user.clone())
+        .collect()
+}
+
+/// Whatever one of the two meets often, the other meets too: function by function the same.
+fn agree(test: &str, engine: &str, mode: &str) {
+    let Some(one) = recorded(test, "kernel", "auto") else {
+        return;
+    };
+    let Some(other) = recorded(test, engine, mode) else {
+        return;
+    };
+    let (of_one, of_other) = (frequent(&one), frequent(&other));
+    println!("{} and {} frequent stacks", of_one.len(), of_other.len());
+    assert!(of_one.len() >= 5 && of_other.len() >= 5);
+    let missing: Vec<_> = of_one.difference(&all_stacks(&other)).cloned().collect();
+    assert!(
+        missing.is_empty(),
+        "only the kernel engine has {missing:#?}"
+    );
+    let missing: Vec<_> = of_other.difference(&all_stacks(&one)).cloned().collect();
+    assert!(
+        missing.is_empty(),
+        "only {engine} ({mode}) has {missing:#?}"
+    );
+}
+
+#[test]
+fn kernel_deferred_agrees() {
+    agree("kernel_deferred_agrees", "kernel", "deferred");
+}
+
+#[test]
+fn kernel_immediate_agrees() {
+    agree("kernel_immediate_agrees", "kernel", "immediate");
+}
+
+#[test]
+fn perf_agrees() {
+    agree("perf_agrees", "perf", "auto");
+}
+
+#[test]
+fn ptrace_agrees() {
+    agree("ptrace_agrees", "ptrace", "auto");
+}
