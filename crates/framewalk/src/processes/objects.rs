@@ -58,6 +58,16 @@ impl Objects {
         &self.objects[id.0 as usize]
     }
 
+    /// How many there are: ids are below it.
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+
     /// All of them, in the order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = (ObjectId, &Object)> {
         self.objects

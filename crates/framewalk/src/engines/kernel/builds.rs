@@ -1,8 +1,7 @@
 //! Tables built beside the recording, by one thread.
 
-use crate::processes::{ObjectSource, Objects, Table, TableBuilder};
+use crate::processes::{ObjectSource, Table, TableBuilder};
 use crate::sample::ObjectId;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -12,7 +11,6 @@ use std::time::Duration;
 pub(super) struct Builds {
     requests: Sender<(ObjectId, ObjectSource)>,
     results: Receiver<(ObjectId, Arc<Table>)>,
-    requested: HashSet<ObjectId>,
     under_way: usize,
 }
 
@@ -32,19 +30,13 @@ impl Builds {
         Builds {
             requests,
             results,
-            requested: HashSet::new(),
             under_way: 0,
         }
     }
 
-    /// Asks for the table of an object, the first time.
-    pub(super) fn request(&mut self, id: ObjectId, objects: &Objects) {
-        if self.requested.insert(id)
-            && self
-                .requests
-                .send((id, objects.get(id).source.clone()))
-                .is_ok()
-        {
+    /// Asks for the table of an object.
+    pub(super) fn request(&mut self, id: ObjectId, source: ObjectSource) {
+        if self.requests.send((id, source)).is_ok() {
             self.under_way += 1;
         }
     }

@@ -1,6 +1,8 @@
 //! The events that tick, and whether whom they tick for still lives.
 
+use super::super::rings::events;
 use super::super::{Target, Unavailable, perf_event};
+use crate::processes::task;
 use framewalk_kernel::Sampler;
 use perf_event_open_sys::bindings::{PERF_COUNT_SW_CPU_CLOCK, PERF_TYPE_SOFTWARE, perf_event_attr};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -42,7 +44,7 @@ impl Clock {
                 clock.everybody = true;
                 attr.set_exclude_idle(1);
                 where_to.extend(
-                    online_cpus()
+                    events::online_cpus()
                         .map_err(|e| unavailable("/sys/devices/system/cpu/online", &e))?
                         .into_iter()
                         .map(|cpu| (-1, cpu)),
@@ -60,10 +62,9 @@ impl Clock {
                 for pid in pids {
                     clock.watch(*pid)?;
                     where_to.extend(
-                        threads(*pid)
-                            .map_err(|e| unavailable(&format!("/proc/{pid}/task"), &e))?
+                        task::threads(*pid)
                             .into_iter()
-                            .map(|tid| (tid, -1)),
+                            .map(|tid| (tid.cast_signed(), -1)),
                     );
                 }
             }
@@ -134,49 +135,4 @@ fn unavailable(what: &str, error: &io::Error) -> Unavailable {
         what: format!("{what}: {error}"),
         missing: super::missing(),
     }
-}
-
-/// The threads of a process, until two looks agree.
-fn threads(pid: u32) -> io::Result<Vec<i32>> {
-    let look = || -> io::Result<Vec<i32>> {
-        let mut tids = Vec::new();
-        for entry in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-            tids.extend(
-                entry?
-                    .file_name()
-                    .to_str()
-                    .and_then(|name| name.parse::<i32>().ok()),
-            );
-        }
-        tids.sort_unstable();
-        Ok(tids)
-    };
-    let mut seen = look()?;
-    for _ in 0..16 {
-        let again = look()?;
-        if again == seen {
-            break;
-        }
-        seen = again;
-    }
-    Ok(seen)
-}
-
-/// The processors that run, from a list like `0-3,5`.
-fn online_cpus() -> io::Result<Vec<i32>> {
-    let text = std::fs::read_to_string("/sys/devices/system/cpu/online")?;
-    let mut cpus = Vec::new();
-    for range in text.trim().split(',') {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        match (first.parse::<i32>(), last.parse::<i32>()) {
-            (Ok(first), Ok(last)) => cpus.extend(first..=last),
-            _ => {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!("not a list of processors: {text:?}"),
-                ));
-            }
-        }
-    }
-    Ok(cpus)
 }

@@ -5,20 +5,24 @@
 
 mod builds;
 mod clock;
+mod following;
+mod registry;
 mod unfinished;
 
 use super::{Counts, Engine, Settings, Target, Unavailable};
-use crate::processes::{Backing, Lack, Mappings, Objects, Table, Tables};
+use crate::processes::{Backing, Device, NewMapping, Objects};
 use crate::sample::{Frame, ObjectId, Place, Sample};
-use builds::Builds;
 use clock::Clock;
+use following::Following;
 use framewalk_kernel::{
     self as kernel, FramePlace, Key, Mode, Options, Record, SampleRecord, Sampler, WantRecord,
 };
 use framewalk_walk::{Origin, Stop};
+use registry::Registry;
+use rustix::time::{ClockId, clock_gettime};
 use std::collections::HashMap;
-use std::rc::Rc;
-use std::sync::Arc;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 use unfinished::Unfinished;
 
@@ -31,20 +35,14 @@ const BUILD_GRACE: Duration = Duration::from_secs(60);
 struct KernelEngine {
     sampler: Sampler,
     clock: Clock,
+    following: Following,
     settings: Settings,
-    builds: Builds,
-    tables: Tables,
-    /// What the kernel calls each object, where it asked.
-    keys: HashMap<ObjectId, Vec<Key>>,
-    handles: HashMap<ObjectId, kernel::Table>,
-    /// Sections in the arena by the table they came from.
-    sections: HashMap<*const Table, kernel::Table>,
+    registry: Registry,
     unfinished: Unfinished,
     /// Kernel parts of samples whose user part is to come.
     linked: HashMap<u64, Vec<SampleRecord>>,
-    /// By process, with the number of the poll that read them.
-    mappings: HashMap<u32, (u64, Rc<Mappings>)>,
-    polls: u64,
+    /// Objects that the kernel asked for when their process was gone already, and when.
+    unanswered: Vec<(u64, Key)>,
     gone: u64,
 }
 
@@ -60,30 +58,26 @@ pub(super) fn open(
         super::Mode::Immediate => Some(Mode::Immediate),
     };
     let max_frames = u32::try_from(settings.max_frames).unwrap_or(Options::MAX_FRAMES);
-    let sampler = Sampler::load(Options { mode, max_frames }).map_err(|error| Unavailable {
+    let mut sampler = Sampler::load(Options { mode, max_frames }).map_err(|error| Unavailable {
         what: error.to_string(),
         missing: match error {
             kernel::Error::NoTaskWork => "Linux 6.18 or later".into(),
             _ => missing(),
         },
     })?;
-    let mut engine = KernelEngine {
+    let following = Following::open(target, settings)?;
+    let clock = Clock::open(target, settings.frequency, &mut sampler)?;
+    Ok(Box::new(KernelEngine {
         sampler,
-        clock: Clock::default(),
+        clock,
+        following,
         settings,
-        builds: Builds::start(),
-        tables: Tables::default(),
-        keys: HashMap::new(),
-        handles: HashMap::new(),
-        sections: HashMap::new(),
+        registry: Registry::new(),
         unfinished: Unfinished::default(),
         linked: HashMap::new(),
-        mappings: HashMap::new(),
-        polls: 0,
+        unanswered: Vec::new(),
         gone: 0,
-    };
-    engine.clock = Clock::open(target, settings.frequency, &mut engine.sampler)?;
-    Ok(Box::new(engine))
+    }))
 }
 
 /// What the BPF programs need and this process lacks.
@@ -120,112 +114,94 @@ impl KernelEngine {
             Record::Stack(stack) => self.unfinished.stack(stack),
             Record::Registers(id, values) => self.unfinished.registers(id, values),
             Record::Sample(sample) if sample.linked => {
-                self.linked.entry(sample.id).or_default().push(sample)
+                self.linked.entry(sample.id).or_default().push(sample);
             }
             Record::Sample(sample) => {
-                let tids = self.linked.remove(&sample.id).unwrap_or_default();
+                let ticks = self.linked.remove(&sample.id).unwrap_or_default();
                 if matches!(sample.stop, Stop::TablePending | Stop::MapsBusy) {
-                    let mappings = self.mappings_of(sample.pid, objects);
-                    if let Some(sample) = self.unfinished.sample(sample, tids, mappings) {
+                    if let Some(sample) = self.unfinished.sample(sample, ticks) {
                         sink(convert(&sample));
                     }
                 } else {
-                    deliver(convert(&sample), &tids, sink);
+                    deliver(convert(&sample), &ticks, sink);
                 }
             }
         }
     }
 
-    /// The mappings of a process as they are now (once a poll is often enough), or as they were when
-    /// it could last be asked. All that it maps will have tables.
-    fn mappings_of(&mut self, pid: u32, objects: &mut Objects) -> Option<Rc<Mappings>> {
-        if let Some((poll, mappings)) = self.mappings.get(&pid) {
-            if *poll == self.polls {
-                return Some(Rc::clone(mappings));
-            }
-        }
-        if let Ok(now) = Mappings::of_process(pid, objects) {
-            if now.iter().next().is_some() {
-                for mapping in now.iter() {
-                    if let Backing::Object(id) = mapping.backing {
-                        self.builds.request(id, objects);
-                    }
-                }
-                self.mappings.insert(pid, (self.polls, Rc::new(now)));
-            }
-        }
-        self.mappings
-            .get(&pid)
-            .map(|(_, mappings)| Rc::clone(mappings))
-    }
-
-    /// Finds the object that the kernel asks for, and sees to its table.
+    /// Finds the object that the kernel asks for.
     fn want(&mut self, want: &WantRecord, objects: &mut Objects) {
-        let id = if want.key == Key::VDSO {
-            objects.add_vdso().ok()
-        } else {
-            match self
-                .mappings_of(want.pid, objects)
-                .and_then(|mappings| mappings.find(want.start).map(|mapping| mapping.backing))
-            {
-                Some(Backing::Object(id)) => Some(id),
-                // A device or memory: nobody describes it. Any object number will do.
-                Some(Backing::Anonymous) => {
-                    if let Ok(bare) = Sampler::bare(0) {
-                        let _ = self.sampler.register(want.key, &bare);
-                    }
-                    return;
-                }
-                Some(Backing::Gone) | None => None,
+        let backing = match want.key {
+            Key::VDSO => objects.add_vdso().map_or(Backing::Gone, Backing::Object),
+            key => {
+                let link = format!(
+                    "/proc/{}/map_files/{:x}-{:x}",
+                    want.pid, want.start, want.end
+                );
+                let path = fs::read_link(link).unwrap_or_default();
+                let mapping = NewMapping {
+                    pid: want.pid,
+                    start: want.start,
+                    end: want.end,
+                    offset: 0,
+                    // include/linux/kdev_t.h: MAJOR and MINOR
+                    device: Device {
+                        major: key.device >> 20,
+                        minor: key.device & 0xf_ffff,
+                    },
+                    inode: key.inode,
+                    path: path.as_os_str().as_bytes(),
+                };
+                mapping.open(objects).backing
             }
         };
-        let Some(id) = id else {
-            // Another process may map it again, and be asked then.
-            self.gone += 1;
-            self.sampler.forget(want.key);
-            return;
-        };
-        self.keys.entry(id).or_default().push(want.key);
-        match self.handles.get(&id) {
-            Some(handle) => self.register(want.key, &handle.clone()),
-            None => self.builds.request(id, objects),
+        self.registry.meet(objects);
+        match backing {
+            Backing::Object(id) => self.registry.name(want.key, id, &mut self.sampler),
+            Backing::Anonymous => self.registry.bare(want.key, &mut self.sampler),
+            Backing::Gone => self.unanswered.push((now(), want.key)),
         }
     }
 
-    fn register(&mut self, key: Key, handle: &kernel::Table) {
-        // A full map of objects: the kernel counts it, walks end with table-pending.
-        let _ = self.sampler.register(key, handle);
-    }
-
-    /// Puts a table that is ready where the kernel finds it.
-    fn install(&mut self, id: ObjectId, table: &Arc<Table>) {
-        self.tables.insert(id, Arc::clone(table));
-        let known = self.sections.get(&Arc::as_ptr(table)).copied();
-        let handle = match (known, table.lack) {
-            (Some(section), _) => section.renumbered(id.0),
-            (None, Some(Lack::Foreign(..))) => Sampler::foreign(id.0),
-            (None, _) if table.section.is_empty() => Sampler::bare(id.0),
-            (None, _) => self.sampler.add_table(id.0, &table.section, table.origin),
-        };
-        // Without room the object stays pending, and samples are finished here.
-        let Ok(handle) = handle else { return };
-        self.sections.insert(Arc::as_ptr(table), handle);
-        self.handles.insert(id, handle);
-        for key in self.keys.get(&id).cloned().unwrap_or_default() {
-            self.register(key, &handle);
-        }
-    }
-
-    /// Takes what was built; finishes samples when nothing is being built any more.
-    fn advance(&mut self, wait: Duration, objects: &Objects, sink: &mut dyn FnMut(Sample)) {
-        for (id, table) in self.builds.ready(wait) {
-            self.install(id, &table);
-        }
-        if self.builds.idle() {
+    /// Takes in what happened around the samples, and finishes what can be finished. True when all
+    /// is known that ever will be.
+    fn advance(
+        &mut self,
+        wait: Duration,
+        objects: &mut Objects,
+        sink: &mut dyn FnMut(Sample),
+    ) -> anyhow::Result<bool> {
+        let mut known = 0;
+        let unfinished = &mut self.unfinished;
+        let ended = self.following.advance(objects, |until, tracked, objects| {
+            known = until;
+            unfinished.place(until, tracked, objects);
+        })?;
+        self.registry.meet(objects);
+        // What nobody could open by then is forgotten, so that the next process that maps it is asked.
+        let (registry, sampler, gone) = (&self.registry, &mut self.sampler, &mut self.gone);
+        self.unanswered.retain(|(asked, key)| {
+            let wait = *asked >= known;
+            if !wait && !registry.knows(key) {
+                *gone += 1;
+                sampler.forget(*key);
+            }
+            wait
+        });
+        self.registry.install(wait, &mut self.sampler);
+        if self.registry.idle() {
+            let tables = &mut self.registry.tables;
             self.unfinished
-                .finish(objects, &mut self.tables, self.settings.max_frames, sink);
+                .finish(objects, tables, self.settings.max_frames, sink);
         }
+        Ok(ended)
     }
+}
+
+/// CLOCK_MONOTONIC, nanoseconds.
+fn now() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 impl Engine for KernelEngine {
@@ -241,6 +217,7 @@ impl Engine for KernelEngine {
     }
 
     fn start(&mut self) -> anyhow::Result<()> {
+        self.following.start()?;
         self.clock.start()?;
         Ok(())
     }
@@ -252,12 +229,11 @@ impl Engine for KernelEngine {
         sink: &mut dyn FnMut(Sample),
     ) -> anyhow::Result<bool> {
         // While tables are built, samples come with copies of stacks: be quick about both.
-        let timeout = if self.builds.idle() {
+        let timeout = if self.registry.idle() {
             timeout
         } else {
             timeout.min(Duration::from_millis(5))
         };
-        self.polls += 1;
         let alive = self.clock.target_lives();
         let mut records = Vec::new();
         self.sampler
@@ -265,7 +241,7 @@ impl Engine for KernelEngine {
         for record in records {
             self.receive(record, objects, sink);
         }
-        self.advance(Duration::ZERO, objects, sink);
+        self.advance(Duration::ZERO, objects, sink)?;
         Ok(alive)
     }
 
@@ -285,26 +261,34 @@ impl Engine for KernelEngine {
         }
         self.sampler.detach();
         self.poll(Duration::ZERO, objects, sink)?;
-        while !self.builds.idle() && begin.elapsed() < BUILD_GRACE {
-            self.advance(Duration::from_millis(50), objects, sink);
+        self.following.stop()?;
+        self.advance(Duration::ZERO, objects, sink)?;
+        while !self.registry.idle() && begin.elapsed() < BUILD_GRACE {
+            self.advance(Duration::from_millis(50), objects, sink)?;
         }
+        let tables = &mut self.registry.tables;
         self.unfinished
-            .finish(objects, &mut self.tables, self.settings.max_frames, sink);
+            .finish(objects, tables, self.settings.max_frames, sink);
         for sample in self.linked.drain().flat_map(|(_, samples)| samples) {
             sink(convert(&sample));
         }
         let counts = self.sampler.counts()?;
-        let mut notes = self.tables.notes(objects);
+        let mut notes = self.registry.tables.notes(objects);
         if self.gone > 0 {
+            let gone = self.gone;
             notes.push(format!(
-                "{} mapped files were gone before they could be opened",
-                self.gone
+                "{gone} mapped files were gone before they could be opened"
             ));
         }
+        if self.following.lost > 0 {
+            let lost = self.following.lost;
+            notes.push(format!(
+                "{lost} records of mappings and processes were lost"
+            ));
+        }
+        let late = counts.deferred.saturating_sub(counts.resumed);
         Ok(Counts {
-            lost: counts.full_ring
-                + counts.malformed
-                + counts.deferred.saturating_sub(counts.resumed),
+            lost: counts.full_ring + counts.malformed + late,
             kernel_run_ns: counts.run_ns,
             kernel_run_cnt: counts.run_cnt,
             bytes: self.sampler.bytes(),

@@ -1,21 +1,23 @@
 //! Samples whose walk met an object without a table, with the copy of the stack to finish them.
 
+use super::super::rings::tracked::Tracked;
 use super::{convert, deliver};
 use crate::processes::{Mappings, Objects, ProcessCode, StackCopy, Tables, finish};
 use crate::sample::Sample;
 use framewalk_kernel::{SampleRecord, StackRecord};
 use framewalk_walk::{Origin, Registers, Start, Stop};
-use std::collections::HashMap;
-use std::rc::Rc;
+use std::collections::{BTreeMap, HashMap};
 
 /// Bytes of stack that wait at most; beyond it samples are delivered as they are.
 const MAX_BYTES: usize = 512 << 20;
 
-/// What waits for tables.
+/// What waits: first for what its process mapped at the time, then for tables.
 #[derive(Default)]
 pub(super) struct Unfinished {
     pieces: HashMap<u64, Pieces>,
-    waiting: Vec<Waiting>,
+    /// By time.
+    unplaced: BTreeMap<(u64, u64), Waiting>,
+    placed: Vec<(Waiting, Mappings)>,
     bytes: usize,
 }
 
@@ -29,7 +31,6 @@ struct Waiting {
     sample: SampleRecord,
     ticks: Vec<SampleRecord>,
     pieces: Pieces,
-    mappings: Rc<Mappings>,
 }
 
 impl Unfinished {
@@ -42,30 +43,40 @@ impl Unfinished {
         self.pieces.entry(id).or_default().registers = Some(values);
     }
 
-    /// Keeps a sample for later; gives it back when it cannot be finished.
+    /// Keeps a sample for later; gives it back when too much waits already.
     pub(super) fn sample(
         &mut self,
-        mut sample: SampleRecord,
+        sample: SampleRecord,
         ticks: Vec<SampleRecord>,
-        mappings: Option<Rc<Mappings>>,
     ) -> Option<SampleRecord> {
         let pieces = self.pieces.remove(&sample.id).unwrap_or_default();
-        let Some(mappings) = mappings else {
-            sample.stop = Stop::ObjectGone;
-            self.release(&pieces);
-            return Some(sample);
-        };
         if self.bytes > MAX_BYTES {
             self.release(&pieces);
             return Some(sample);
         }
-        self.waiting.push(Waiting {
-            sample,
-            ticks,
-            pieces,
-            mappings,
-        });
+        let key = (sample.time_ns, sample.id);
+        self.unplaced.insert(
+            key,
+            Waiting {
+                sample,
+                ticks,
+                pieces,
+            },
+        );
         None
+    }
+
+    /// Notes the mappings of samples before `until`, which is now.
+    pub(super) fn place(&mut self, until: u64, tracked: &mut Tracked, objects: &mut Objects) {
+        while let Some(first) = self.unplaced.first_entry() {
+            if first.key().0 >= until {
+                break;
+            }
+            let waiting = first.remove();
+            let (pid, tid) = (waiting.sample.pid, waiting.sample.tid);
+            let mappings = tracked.mappings(pid, tid, objects).clone();
+            self.placed.push((waiting, mappings));
+        }
     }
 
     fn release(&mut self, pieces: &Pieces) {
@@ -84,8 +95,14 @@ impl Unfinished {
         limit: usize,
         sink: &mut dyn FnMut(Sample),
     ) {
-        for waiting in std::mem::take(&mut self.waiting) {
+        for (waiting, mappings) in std::mem::take(&mut self.placed) {
+            self.release(&waiting.pieces);
             let mut sample = convert(&waiting.sample);
+            if mappings.iter().next().is_none() {
+                sample.stop = Stop::ObjectGone;
+                deliver(sample, &waiting.ticks, sink);
+                continue;
+            }
             let resume = waiting.sample.resume;
             // The seventeenth is the return address column: the pc.
             let full = waiting
@@ -116,7 +133,7 @@ impl Unfinished {
                 .iter()
                 .filter(|frame| frame.origin != Origin::Kernel)
                 .count();
-            let code = ProcessCode::new(&waiting.mappings, objects, tables);
+            let code = ProcessCode::new(&mappings, objects, tables);
             sample.stop = finish(
                 start,
                 copy,
@@ -125,7 +142,6 @@ impl Unfinished {
                 &mut sample.frames,
             );
             deliver(sample, &waiting.ticks, sink);
-            self.release(&waiting.pieces);
         }
     }
 }

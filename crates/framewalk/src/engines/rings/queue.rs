@@ -51,6 +51,11 @@ impl Queue {
         self.settled = began.saturating_sub(SETTLED_NS);
     }
 
+    /// The time before which every record has come.
+    pub(in crate::engines) fn settled(&self) -> u64 {
+        self.settled
+    }
+
     /// The oldest record, if nothing older can come any more (`all`: nothing at all will come).
     pub(in crate::engines) fn pop(&mut self, all: bool) -> Option<Due> {
         let is_due = all || self.records.front()?.time < self.settled;

@@ -61,7 +61,10 @@ pub(in crate::engines) struct Reader {
 
 impl Reader {
     /// Starts to read. It notices by itself when all `events` have ended.
-    pub(in crate::engines) fn start(rings: Vec<Ring>, events: Arc<Vec<OwnedFd>>) -> io::Result<Reader> {
+    pub(in crate::engines) fn start(
+        rings: Vec<Ring>,
+        events: Arc<Vec<OwnedFd>>,
+    ) -> io::Result<Reader> {
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let (sender, rounds) = channel();
         let reading = Reading {

@@ -85,7 +85,9 @@ pub(in crate::engines) struct RawMap<'a> {
 }
 
 /// Splits the bytes of a ring into records: their time and their range. What cannot be one ends it.
-pub(in crate::engines) fn split(bytes: &[u8]) -> impl Iterator<Item = (u64, std::ops::Range<usize>)> {
+pub(in crate::engines) fn split(
+    bytes: &[u8],
+) -> impl Iterator<Item = (u64, std::ops::Range<usize>)> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let rest = bytes.get(at..)?;

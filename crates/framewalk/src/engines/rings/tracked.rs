@@ -19,7 +19,12 @@ pub(in crate::engines) struct Tracked {
 
 impl Tracked {
     /// The executable mappings of a process. One that is new to us is read from /proc.
-    pub(in crate::engines) fn mappings(&mut self, pid: u32, tid: u32, objects: &mut Objects) -> &Mappings {
+    pub(in crate::engines) fn mappings(
+        &mut self,
+        pid: u32,
+        tid: u32,
+        objects: &mut Objects,
+    ) -> &Mappings {
         let process = self.processes.entry(pid).or_insert_with(|| Process {
             mappings: Mappings::of_process(pid, objects).unwrap_or_default(),
             threads: task::threads(pid).into_iter().collect(),
