@@ -1,7 +1,8 @@
 //! The workshop: the tasks of people and of continuous integration alike, and what checks and
 //! measures the project against the rest of the world.
-#![forbid(unsafe_code)]
 
+#[cfg(feature = "bench")]
+mod bench;
 mod demo;
 mod oracle;
 mod run;
@@ -41,6 +42,13 @@ const TASKS: &[Task] = &[
         arguments: "",
         help: "lint everything",
         run: |_| run::exit(run::cargo(test::CLIPPY)),
+    },
+    #[cfg(feature = "bench")]
+    Task {
+        name: "bench",
+        arguments: "[cost] [python] [dwarf] [conversion] [build]",
+        help: "measure, and print one table (as root)",
+        run: bench::run,
     },
     Task {
         name: "oracle",

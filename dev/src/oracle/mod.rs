@@ -1,7 +1,7 @@
 //! Comparisons with other people's readers of the same facts.
 
 mod convert;
-mod elf;
+pub(crate) mod elf;
 mod machine;
 mod readelf;
 mod truth;
