@@ -123,8 +123,11 @@ static __noinline int fw_map(struct fw_walk *w, u64 pc, bool sleepable)
 		stop = fw_map_once(mm, pc, range, &key);
 	if (sleepable)
 		bpf_rcu_read_unlock();
-	if (stop)
+	if (stop) {
+		/* What is half written holds no address. */
+		range->start = range->end = 0;
 		return stop;
+	}
 	if (range->kind == FW_RANGE_OBJECT) {
 		object = bpf_map_lookup_elem(&objects, &key);
 		if (object) {
