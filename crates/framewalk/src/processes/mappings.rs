@@ -4,12 +4,10 @@ use super::Objects;
 use super::mapped_file::MappedFile;
 use super::maps::{self, Device, Line};
 use crate::sample::{ObjectId, Place};
-use std::io::{self, Read};
+use std::io;
 
 /// Executable mappings of one process, at most: more than any real one has.
 const MAX_MAPPINGS: usize = 1 << 16;
-/// The most of /proc/PID/maps that is kept, bytes.
-const MAX_TEXT: u64 = 64 << 20;
 /// 64-bit processes have their vdso above this address, 32-bit ones below.
 const END_OF_32_BIT: u64 = 1 << 32;
 
@@ -62,13 +60,9 @@ pub struct Mappings {
 impl Mappings {
     /// Reads /proc/PID/maps and opens the mapped files.
     pub fn of_process(pid: u32, objects: &mut Objects) -> io::Result<Mappings> {
-        Mappings::parse(maps::open(pid)?, pid, objects)
-    }
-
-    fn parse(text: impl Read, pid: u32, objects: &mut Objects) -> io::Result<Mappings> {
         let mut mappings = Mappings::default();
         let mut first_error = None;
-        maps::parse(text, |line| {
+        maps::parse(maps::open(pid)?, |line| {
             if line.executable {
                 let Line {
                     start,
@@ -140,27 +134,6 @@ impl Mappings {
     /// All of them, by address.
     pub fn iter(&self) -> impl Iterator<Item = &Mapping> {
         self.mappings.iter()
-    }
-}
-
-/// The mappings of a process that changes. Reading its text is cheap; only a changed one is parsed,
-/// and only then files are opened.
-#[derive(Debug, Default)]
-pub struct CurrentMappings {
-    text: Vec<u8>,
-    mappings: Mappings,
-}
-
-impl CurrentMappings {
-    /// The mappings as they are now.
-    pub fn read(&mut self, pid: u32, objects: &mut Objects) -> io::Result<&Mappings> {
-        let mut text = Vec::with_capacity(self.text.len() + 4096);
-        maps::open(pid)?.take(MAX_TEXT).read_to_end(&mut text)?;
-        if text != self.text {
-            self.mappings = Mappings::parse(&*text, pid, objects)?;
-            self.text = text;
-        }
-        Ok(&self.mappings)
     }
 }
 

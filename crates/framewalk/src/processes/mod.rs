@@ -1,5 +1,6 @@
 //! What runs and what it maps: the objects that were met, their tables, and the mappings of processes.
 
+mod current;
 mod image;
 mod mapped_file;
 mod mappings;
@@ -8,11 +9,13 @@ mod objects;
 mod table;
 mod tables;
 pub(crate) mod task;
+mod vma_query;
 mod walker;
 
+pub use current::CurrentMappings;
 pub use image::Lack;
 pub(crate) use mappings::NewMapping;
-pub use mappings::{Backing, CurrentMappings, Mapping, Mappings};
+pub use mappings::{Backing, Mapping, Mappings};
 pub(crate) use maps::Device;
 pub use objects::{Object, ObjectSource, Objects};
 pub use table::{ROWS_PER_FUNCTION, Table};

@@ -11,6 +11,7 @@ pub struct ProcessCode<'a> {
     objects: &'a Objects,
     tables: &'a mut Tables,
     last: Option<&'a Mapping>,
+    asked: Vec<u64>,
 }
 
 impl<'a> ProcessCode<'a> {
@@ -25,7 +26,13 @@ impl<'a> ProcessCode<'a> {
             objects,
             tables,
             last: None,
+            asked: Vec::new(),
         }
+    }
+
+    /// An address in every mapping that was looked at, and those that were in none.
+    pub fn asked(&self) -> &[u64] {
+        &self.asked
     }
 
     /// The mapping that holds a pc: mostly the one that held the pc before.
@@ -33,7 +40,10 @@ impl<'a> ProcessCode<'a> {
         let again = self
             .last
             .filter(|last| (last.start..last.end).contains(&pc));
-        self.last = again.or_else(|| self.mappings.find(pc));
+        if again.is_none() {
+            self.last = self.mappings.find(pc);
+            self.asked.push(pc);
+        }
         self.last
     }
 }
@@ -109,11 +119,11 @@ impl Memory for StackCopy<'_> {
 pub fn walk_process(
     start: Start,
     memory: &mut impl Memory,
-    mut code: ProcessCode<'_>,
+    code: &mut ProcessCode<'_>,
     limit: usize,
     frames: &mut Vec<Frame>,
 ) -> Stop {
-    walk(start, limit, memory, &mut code, |frame| {
+    walk(start, limit, memory, code, |frame| {
         let place = match frame.place {
             // The code was asked for the call, the sample wants the return address as found.
             Place::Object(id, offset) => {
@@ -135,11 +145,11 @@ pub fn walk_process(
 pub fn finish(
     start: Start,
     mut stack: StackCopy<'_>,
-    code: ProcessCode<'_>,
+    mut code: ProcessCode<'_>,
     limit: usize,
     frames: &mut Vec<Frame>,
 ) -> Stop {
-    match walk_process(start, &mut stack, code, limit, frames) {
+    match walk_process(start, &mut stack, &mut code, limit, frames) {
         Stop::ReadFault | Stop::FramePointer if stack.missed => Stop::CopyEnded,
         stop => stop,
     }

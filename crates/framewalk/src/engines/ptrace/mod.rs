@@ -15,7 +15,7 @@ mod sys;
 mod tracees;
 
 use super::{Counts, Engine, Settings, Target, Unavailable};
-use crate::processes::{CurrentMappings, Objects, ProcessCode, Tables, task, walk_process};
+use crate::processes::{CurrentMappings, Objects, ProcessCode, Tables, walk_process};
 use crate::sample::Sample;
 use framewalk_walk::{Start, Stop};
 use memory::LiveMemory;
@@ -87,8 +87,8 @@ impl Ptrace {
     fn handle(&mut self, objects: &mut Objects, sink: &mut dyn FnMut(Sample)) {
         while let Some((tid, told)) = self.tracees.hear() {
             match told {
-                Told::Stopped { pid } => {
-                    match self.sample(pid, tid, objects) {
+                Told::Stopped { pid, comm } => {
+                    match self.sample(pid, tid, comm, objects) {
                         Some(sample) => sink(sample),
                         None => self.counts.lost += 1,
                     }
@@ -108,31 +108,48 @@ impl Ptrace {
     }
 
     /// Walks the stack of a stopped thread. None if it cannot be looked at: it was killed meanwhile.
-    fn sample(&mut self, pid: u32, tid: u32, objects: &mut Objects) -> Option<Sample> {
+    fn sample(
+        &mut self,
+        pid: u32,
+        tid: u32,
+        comm: String,
+        objects: &mut Objects,
+    ) -> Option<Sample> {
         let now = clock_gettime(ClockId::Monotonic);
         let time_ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
         let registers = sys::registers(tid).ok()?;
-        let comm = task::stat(pid, tid)?.comm;
         let mut frames = Vec::new();
-        let stop = match registers {
-            None => Stop::ForeignCode,
-            Some(registers) => {
-                let mappings = self
-                    .mappings
-                    .entry(pid)
-                    .or_default()
-                    .read(pid, objects)
-                    .ok()?;
-                let code = ProcessCode::new(mappings, objects, &mut self.tables);
-                let start = Start::topmost(registers);
-                walk_process(
-                    start,
-                    self.memory.of(pid),
-                    code,
-                    self.settings.max_frames,
-                    &mut frames,
-                )
+        let Some(registers) = registers else {
+            return Some(Sample {
+                pid,
+                tid,
+                time_ns,
+                comm,
+                frames,
+                stop: Stop::ForeignCode,
+            });
+        };
+        let current = self.mappings.entry(pid).or_default();
+        let memory = self.memory.of(pid);
+        let mut fresh = false;
+        // It is walked by the mappings as they were read last. If one that was used is another by now,
+        // they are read, and it is walked again.
+        let stop = loop {
+            let mut code = ProcessCode::new(current.mappings(), objects, &mut self.tables);
+            let start = Start::topmost(registers);
+            let stop = walk_process(
+                start,
+                memory,
+                &mut code,
+                self.settings.max_frames,
+                &mut frames,
+            );
+            if fresh || current.are_as_read(code.asked()) {
+                break stop;
             }
+            current.read(pid, objects).ok()?;
+            frames.clear();
+            fresh = true;
         };
         Some(Sample {
             pid,

@@ -22,11 +22,11 @@ const DETACH_TIME: Duration = Duration::from_secs(5);
 const SEIZE_ROUNDS: usize = 100;
 
 /// One traced thread.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Tracee {
     pid: u32,
-    /// It was asked to stop for a sample.
-    interrupted: bool,
+    /// It was asked to stop for a sample; its name then.
+    interrupted: Option<String>,
     /// It is in a group-stop.
     listening: bool,
     /// It has not come to the exec with which sampling begins.
@@ -36,10 +36,10 @@ struct Tracee {
 }
 
 /// What a thread told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Told {
     /// It stopped as it was asked to, and waits for [`Tracees::resume`].
-    Stopped { pid: u32 },
+    Stopped { pid: u32, comm: String },
     /// Its process runs another program now.
     Exec { pid: u32 },
     /// Something that has been dealt with.
@@ -118,7 +118,7 @@ impl Tracees {
     fn add(&mut self, pid: u32, tid: u32, before_exec: bool, starting: bool) {
         let tracee = Tracee {
             pid,
-            interrupted: false,
+            interrupted: None,
             listening: false,
             before_exec,
             starting,
@@ -135,13 +135,15 @@ impl Tracees {
     pub(super) fn interrupt_running(&mut self) -> u64 {
         let mut interrupted = 0;
         for (&tid, tracee) in &mut self.tracees {
-            let free =
-                !(tracee.interrupted || tracee.listening || tracee.before_exec || tracee.starting);
-            if free && task::stat(tracee.pid, tid).is_some_and(|stat| stat.running) {
-                // It fails for a thread that has just been killed.
-                tracee.interrupted = sys::interrupt(tid).is_ok();
-                interrupted += u64::from(tracee.interrupted);
+            let busy = tracee.interrupted.is_some() || tracee.listening;
+            if busy || tracee.before_exec || tracee.starting {
+                continue;
             }
+            // Interrupting fails for a thread that has just been killed.
+            let running = task::stat(tracee.pid, tid).filter(|stat| stat.running);
+            let stat = running.filter(|_| sys::interrupt(tid).is_ok());
+            interrupted += u64::from(stat.is_some());
+            tracee.interrupted = stat.map(|stat| stat.comm);
         }
         interrupted
     }
@@ -156,14 +158,14 @@ impl Tracees {
         let pid = tracee.pid;
         match event {
             libc::PTRACE_EVENT_STOP if is_group_stop(signal) => {
-                (tracee.listening, tracee.interrupted) = (true, false);
+                (tracee.listening, tracee.interrupted) = (true, None);
                 let _ = sys::listen(tid);
                 return Some((tid, Told::Other));
             }
             libc::PTRACE_EVENT_STOP => {
                 (tracee.listening, tracee.starting) = (false, false);
-                if std::mem::take(&mut tracee.interrupted) {
-                    return Some((tid, Told::Stopped { pid }));
+                if let Some(comm) = tracee.interrupted.take() {
+                    return Some((tid, Told::Stopped { pid, comm }));
                 }
             }
             libc::PTRACE_EVENT_CLONE | libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK => {
@@ -171,7 +173,7 @@ impl Tracees {
                 self.meet_child(tid, before_exec);
             }
             libc::PTRACE_EVENT_EXEC => {
-                (tracee.before_exec, tracee.interrupted) = (false, false);
+                (tracee.before_exec, tracee.interrupted) = (false, None);
                 // The thread that called it has the leader's id now, and is the only one left.
                 self.tracees
                     .retain(|&other, tracee| tracee.pid != pid || other == tid);
