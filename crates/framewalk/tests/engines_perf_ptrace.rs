@@ -56,7 +56,11 @@ struct Running(Child);
 
 impl Running {
     fn start(arguments: &[&str]) -> Running {
-        let mut child = Command::new(program())
+        Running::of(program(), arguments)
+    }
+
+    fn of(path: &Path, arguments: &[&str]) -> Running {
+        let mut child = Command::new(path)
             .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
@@ -155,11 +159,16 @@ impl Names {
     }
 }
 
+/// Whether this is the program, wherever it was copied to.
+fn is_own(path: &Path) -> bool {
+    path == program() || path.ends_with("program")
+}
+
 impl Recorded {
     /// The program's own functions of a stack, outermost first.
     fn own(&self, sample: &Sample, names: &Names) -> Vec<String> {
         let name = |frame: &Frame| match frame.place {
-            Place::Object(id, offset) if self.objects.get(id).path == program() => {
+            Place::Object(id, offset) if is_own(&self.objects.get(id).path) => {
                 let offset = offset - u64::from(frame.is_return_address);
                 Some(names.name(offset).unwrap_or("?").to_string())
             }
@@ -659,4 +668,132 @@ fn perf_many_processes() {
 #[test]
 fn ptrace_many_processes() {
     many_processes(ptrace);
+}
+
+/// A program whose file is replaced while it runs is recorded as what it was.
+fn replaced_file(open: Open) {
+    let place = std::env::temp_dir().join(format!(
+        "framewalk-replaced-{}-{}",
+        open as usize,
+        std::process::id()
+    ));
+    std::fs::create_dir(&place).unwrap();
+    let path = place.join("program");
+    std::fs::copy(program(), &path).unwrap();
+    let running = Running::of(&path, &["", "30"]);
+    std::fs::write(place.join("new"), "#!/bin/sh\n").unwrap();
+    std::fs::rename(place.join("new"), &path).unwrap();
+    if let Some(engine) = open_or_skip(open, &Target::Pids(vec![running.0.id()])) {
+        let recorded = record(engine, 400, || {});
+        recorded.check(&[main_chain(30)]);
+    }
+    std::fs::remove_dir_all(&place).unwrap();
+}
+
+#[test]
+fn perf_replaced_file() {
+    replaced_file(perf);
+}
+
+#[test]
+fn ptrace_replaced_file() {
+    replaced_file(ptrace);
+}
+
+#[test]
+fn perf_replaced_file_without_privileges() {
+    as_nobody("perf_replaced_file");
+}
+
+#[test]
+fn ptrace_replaced_file_without_privileges() {
+    as_nobody("ptrace_replaced_file");
+}
+
+/// A program of 32-bit code, without any library.
+fn program_32() -> Option<Running> {
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let name = format!(
+        "loop32-{}-{:?}",
+        std::process::id(),
+        std::thread::current().id()
+    );
+    let (object, path) = (place.join(format!("{name}.o")), place.join(name));
+    let source = "_start: jmp _start\n.globl _start\n";
+    let mut assembler = Command::new("as")
+        .arg("--32")
+        .arg("-o")
+        .arg(&object)
+        .stdin(Stdio::piped())
+        .spawn()
+        .ok()?;
+    std::io::Write::write_all(&mut assembler.stdin.take()?, source.as_bytes()).ok()?;
+    assert!(assembler.wait().ok()?.success());
+    let linked = Command::new("ld")
+        .args(["-m", "elf_i386", "-o"])
+        .arg(&path)
+        .arg(&object)
+        .status()
+        .ok()?;
+    assert!(linked.success());
+    Command::new(&path).spawn().ok().map(Running)
+}
+
+fn foreign_code(open: Open) {
+    let Some(running) = program_32() else {
+        println!("skipped: no binutils, or a kernel without 32-bit programs");
+        return;
+    };
+    let Some(engine) = open_or_skip(open, &Target::Pids(vec![running.0.id()])) else {
+        return;
+    };
+    let recorded = record(engine, 50, || {});
+    assert!(recorded.samples.len() >= 50);
+    for sample in &recorded.samples {
+        assert_eq!(sample.stop, Stop::ForeignCode);
+        assert!(
+            sample
+                .frames
+                .iter()
+                .all(|frame| frame.origin == Origin::Kernel)
+        );
+    }
+}
+
+#[test]
+fn perf_foreign_code() {
+    foreign_code(perf);
+}
+
+#[test]
+fn ptrace_foreign_code() {
+    foreign_code(ptrace);
+}
+
+#[test]
+fn perf_whole_machine() {
+    let running = Running::start(&["", "30"]);
+    let Some(engine) = open_or_skip(perf, &Target::System) else {
+        return;
+    };
+    let mut recorded = record(engine, 1200, || {});
+    let pids: std::collections::HashSet<_> =
+        recorded.samples.iter().map(|sample| sample.pid).collect();
+    println!("{} processes, {:?}", pids.len(), recorded.counts);
+    assert!(!pids.contains(&0), "idle time is not sampled");
+    recorded
+        .samples
+        .retain(|sample| sample.pid == running.0.id());
+    recorded.check(&[main_chain(30)]);
+}
+
+#[test]
+fn ptrace_whole_machine_is_refused() {
+    let Err(unavailable) = ptrace(&Target::System) else {
+        panic!("opened")
+    };
+    assert!(
+        unavailable.what.contains("whole machine"),
+        "{unavailable:?}"
+    );
 }
