@@ -1,8 +1,8 @@
 """Work for demonstrations and measurements: JSON and regular expressions below 30 nested calls.
 
 usage: workload.py SECONDS           works so long, and prints the seconds of CPU time that it took
-       workload.py rounds N CPU      waits for a line (or the end) of its input, warms up, works N rounds,
-                                     and prints the nanoseconds that they took on its processor"""
+       workload.py units N CPU       waits for a line (or the end) of its input, warms up, does N equal
+                                     pieces of work, and prints the nanoseconds that each took"""
 
 import json
 import os
@@ -28,21 +28,21 @@ def for_seconds(seconds):
         nested(30)
 
 
-def on_processor():
-    """Nanoseconds, without those in which others had the processor."""
-    with open("/proc/thread-self/schedstat") as file:
-        waited = int(file.read().split()[1])
-    return time.monotonic_ns() - waited
+def units(count):
+    took = []
+    for _ in range(count):
+        begin = time.monotonic_ns()
+        for _ in range(30):
+            nested(30)
+        took.append(time.monotonic_ns() - begin)
+    return took
 
 
-if sys.argv[1] == "rounds":
+if sys.argv[1] == "units":
     os.sched_setaffinity(0, {int(sys.argv[3])})
     sys.stdin.readline()
     for_seconds(0.5)
-    begin = on_processor()
-    for _ in range(int(sys.argv[2])):
-        nested(30)
-    print(on_processor() - begin)
+    print(*units(int(sys.argv[2])), sep="\n")
 else:
     for_seconds(float(sys.argv[1]))
     print(time.process_time())

@@ -1,9 +1,10 @@
 //! What a sample costs the program that is sampled, everything included: the event, the program, the
 //! scheduling of task work, the walk.
 //!
-//! A target does a fixed piece of work, pinned to a CPU of its own, and says how long it took: with an
+//! A target, pinned to a CPU of its own, does equal units of work and says how long each took: with an
 //! empty BPF program on a fast clock, with `bpf_get_stack`, with `framewalk record`, in turn, many
-//! short runs. The medians' difference to the empty program, divided by the ticks, is the cost.
+//! short runs. Machines are shared and their clocks change, so a method's time is the lower quartile of
+//! its units; its difference to that of the empty program, divided by the ticks, is the cost.
 
 use super::machine::{Sysctl, reserve_cpu};
 use super::reference::{Counts, Reference};
@@ -19,9 +20,8 @@ const FREQUENCY: u32 = 20_000;
 const ROUNDS: usize = 15;
 /// Frames from the function that works to main.
 const DEPTHS: [u32; 3] = [8, 36, 127];
-/// About a quarter of a second.
-const ITERATIONS: &str = "150000000";
-const PYTHON_ROUNDS: &str = "1500";
+/// Units of about 5 ms, that is of 100 ticks.
+const UNITS: &str = "60";
 
 #[derive(Clone, Copy, PartialEq)]
 enum Method {
@@ -41,17 +41,32 @@ const METHODS: [Method; 5] = [
 /// What the runs of one method came to.
 #[derive(Default)]
 struct Runs {
-    elapsed: Vec<f64>,
+    /// Nanoseconds of each unit, run by run.
+    units: Vec<Vec<f64>>,
     counts: Counts,
 }
 
+fn lower_quartile(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 4).copied().unwrap_or(f64::NAN)
+}
+
 impl Runs {
-    fn median(&mut self) -> f64 {
-        self.elapsed.sort_by(f64::total_cmp);
-        self.elapsed
-            .get(self.elapsed.len() / 2)
-            .copied()
-            .unwrap_or(f64::NAN)
+    /// Nanoseconds of a unit.
+    fn unit(&self) -> f64 {
+        lower_quartile(self.units.concat())
+    }
+
+    /// Half of what lies between the quartiles of the same number taken run by run.
+    fn spread(&self) -> f64 {
+        let mut each: Vec<f64> = self.units.iter().cloned().map(lower_quartile).collect();
+        each.sort_by(f64::total_cmp);
+        let at = |quarter: usize| {
+            each.get(each.len() * quarter / 4)
+                .copied()
+                .unwrap_or(f64::NAN)
+        };
+        (at(3) - at(1)) / 2.0
     }
 }
 
@@ -76,7 +91,7 @@ pub(super) fn run(bench: &Bench) -> Result<(), String> {
     }
 
     heading(&format!(
-        "cost of a sample at {FREQUENCY} Hz, medians of {ROUNDS} runs each; bpf_get_stack: by frame pointer"
+        "cost of a sample at {FREQUENCY} Hz, {ROUNDS} runs of {UNITS} units each; bpf_get_stack: by frame pointer"
     ));
     println!(
         "  {:<30} {:>8} {:>11} {:>10} {:>13} {:>15}",
@@ -87,7 +102,7 @@ pub(super) fn run(bench: &Bench) -> Result<(), String> {
         let target = [
             depth.as_os_str(),
             frames.as_ref(),
-            ITERATIONS.as_ref(),
+            UNITS.as_ref(),
             cpu.as_ref(),
         ];
         table(bench, &mut reference, &format!("C, {frames} deep"), &target)?;
@@ -96,8 +111,8 @@ pub(super) fn run(bench: &Bench) -> Result<(), String> {
     let target = [
         super::python()?.as_ref(),
         script.as_os_str(),
-        "rounds".as_ref(),
-        PYTHON_ROUNDS.as_ref(),
+        "units".as_ref(),
+        UNITS.as_ref(),
         cpu.as_ref(),
     ];
     table(bench, &mut reference, "python3", &target)?;
@@ -117,23 +132,23 @@ fn table(
     let mut runs: [Runs; METHODS.len()] = Default::default();
     for _ in 0..ROUNDS {
         for (method, runs) in METHODS.iter().zip(&mut runs) {
-            let (elapsed, counts) = match method {
+            let (units, counts) = match method {
                 Method::Empty => with_program(reference, false, target)?,
                 Method::GetStack => with_program(reference, true, target)?,
                 Method::Framewalk(mode) => with_framewalk(bench, mode, target)?,
             };
-            runs.elapsed.push(elapsed);
+            runs.units.push(units);
             runs.counts.samples += counts.samples;
             runs.counts.run_ns += counts.run_ns;
             runs.counts.frames += counts.frames;
         }
     }
-    let empty = runs[0].median();
+    let empty = runs[0].unit();
     let mut get_stack = f64::NAN;
-    for (method, runs) in METHODS.iter().zip(&mut runs).skip(1) {
-        let elapsed = runs.median();
-        let ticks = elapsed / 1e9 * f64::from(FREQUENCY);
-        let cost = (elapsed - empty) / ticks;
+    for (method, runs) in METHODS.iter().zip(&runs).skip(1) {
+        let unit = runs.unit();
+        let ticks = unit / 1e9 * f64::from(FREQUENCY);
+        let cost = (unit - empty) / ticks;
         let samples = runs.counts.samples.max(1) as f64;
         let frames = runs.counts.frames as f64 / samples;
         let method_name = match method {
@@ -151,29 +166,29 @@ fn table(
             cost / get_stack,
         );
     }
-    let spread = &runs[0].elapsed;
-    let (first, third) = (spread[spread.len() / 4], spread[spread.len() * 3 / 4]);
     let ticks = empty / 1e9 * f64::from(FREQUENCY);
     println!(
-        "  {:<30} quartiles of the empty program: +-{:.0} ns/sample",
+        "  {:<30} spread of the empty program: +-{:.0} ns/sample",
         "",
-        (third - first) / 2.0 / ticks
+        runs[0].spread() / ticks
     );
     Ok(())
 }
 
-/// The number that the target prints.
-fn elapsed(text: &str) -> Result<f64, String> {
-    text.trim()
-        .parse()
-        .map_err(|_| format!("the target printed {text:?}"))
+/// The numbers that the target prints.
+fn units(text: &str) -> Result<Vec<f64>, String> {
+    let units: Result<Vec<f64>, _> = text.lines().map(str::parse).collect();
+    match units {
+        Ok(units) if !units.is_empty() => Ok(units),
+        _ => Err(format!("the target printed {text:?}")),
+    }
 }
 
 fn with_program(
     reference: &mut Reference,
     get_stack: bool,
     target: &Target,
-) -> Result<(f64, Counts), String> {
+) -> Result<(Vec<f64>, Counts), String> {
     let (program, arguments) = target.split_first().ok_or("no target")?;
     let fail = |error: std::io::Error| format!("{}: {error}", program.display());
     let mut command = Command::new(program);
@@ -192,10 +207,14 @@ fn with_program(
     }
     child.wait().map_err(fail)?;
     drop(link);
-    Ok((elapsed(&text)?, reference.take_counts()))
+    Ok((units(&text)?, reference.take_counts()))
 }
 
-fn with_framewalk(bench: &Bench, mode: &str, target: &Target) -> Result<(f64, Counts), String> {
+fn with_framewalk(
+    bench: &Bench,
+    mode: &str,
+    target: &Target,
+) -> Result<(Vec<f64>, Counts), String> {
     let (folded, stats) = (bench.path("cost.folded"), bench.path("cost.json"));
     let mut command = Command::new(&bench.framewalk);
     command.args(["record", "--engine", "kernel", "--mode", mode, "-F"]);
@@ -210,7 +229,7 @@ fn with_framewalk(bench: &Bench, mode: &str, target: &Target) -> Result<(f64, Co
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into_owned());
     }
-    let elapsed = elapsed(&String::from_utf8_lossy(&output.stdout))?;
+    let units = units(&String::from_utf8_lossy(&output.stdout))?;
     let stats = read_json(&stats)?;
     let number = |value: &Value| value.as_u64().unwrap_or(0);
     let counts = Counts {
@@ -218,7 +237,7 @@ fn with_framewalk(bench: &Bench, mode: &str, target: &Target) -> Result<(f64, Co
         run_ns: number(&stats["kernel"]["run_ns"]),
         frames: number(&stats["frames"]),
     };
-    Ok((elapsed, counts))
+    Ok((units, counts))
 }
 
 pub(super) fn read_json(path: &Path) -> Result<Value, String> {
