@@ -128,23 +128,18 @@ impl Perf {
             User::None if mappings.iter().next().is_none() => Stop::KernelThread,
             User::None => Stop::Exited,
         };
-        let stop = match (stop, frames.as_slice()) {
+        let kernel = raw.kernel.len();
+        let stop = match stop {
             // Inside execve(2) the registers are those of a program that is not there any more.
-            (
-                Stop::NotCode,
-                [
-                    ..,
-                    Frame {
-                        place: Place::Kernel(_),
-                        ..
-                    },
-                    _,
-                ],
-            ) => {
-                frames.pop();
-                Stop::Exited
+            Stop::NotCode | Stop::CopyEnded
+                if kernel > 0
+                    && frames.len() == kernel + 1
+                    && (stop == Stop::NotCode || raw.stack.is_empty()) =>
+            {
+                frames.truncate(kernel);
+                Stop::Exec
             }
-            (stop, _) => stop,
+            stop => stop,
         };
         Sample {
             pid,

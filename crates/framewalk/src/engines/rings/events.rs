@@ -12,18 +12,19 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-/// Bytes of stack copied with every sample (perf_event_open(2): a multiple of 8 below 65,536).
-pub(in crate::engines) const STACK_BYTES: u32 = 32 * 1024;
-/// Sizes of a ring that are tried, bytes. Without privileges all rings of a user together may have
-/// kernel.perf_event_mlock_kb (516 KiB by default) for every CPU, and RLIMIT_MEMLOCK more.
-const RING_BYTES: [usize; 7] = [
-    4 << 20,
-    2 << 20,
-    1 << 20,
-    512 << 10,
-    256 << 10,
-    128 << 10,
-    64 << 10,
+/// What is tried: bytes of a ring, and bytes of stack to be copied with every sample
+/// (perf_event_open(2): a multiple of 8 below 65,535). Without privileges all rings of a user
+/// together may have kernel.perf_event_mlock_kb (516 KiB by default) for every CPU, and
+/// RLIMIT_MEMLOCK more. A ring has to hold some samples, or they are lost.
+const RINGS: [(usize, u32); 8] = [
+    (8 << 20, 65_528),
+    (4 << 20, 65_528),
+    (2 << 20, 32 << 10),
+    (1 << 20, 32 << 10),
+    (512 << 10, 32 << 10),
+    (256 << 10, 16 << 10),
+    (128 << 10, 8 << 10),
+    (64 << 10, 8 << 10),
 ];
 const CLOCK_MONOTONIC: i32 = 1;
 /// Whom an event counts (perf_event_open(2)); other numbers are threads.
@@ -45,7 +46,7 @@ pub(in crate::engines) struct Events {
 /// themselves at its exec.
 pub(in crate::engines) fn open(target: &Target, settings: Settings) -> Result<Events, Unavailable> {
     let cpus = online_cpus().map_err(|error| no_cpus(&error))?;
-    let rings = rings(&cpus, settings)?;
+    let (rings, stack_bytes) = rings(&cpus, settings)?;
     let targets = targets(target);
     // With the kernel's side, and on the clock that counts it, as far as that is allowed.
     let clocks = [
@@ -57,7 +58,7 @@ pub(in crate::engines) fn open(target: &Target, settings: Settings) -> Result<Ev
         .into_iter()
         .flat_map(|kernel| clocks.map(|clock| (kernel, clock)))
     {
-        let mut attr = sampling(settings, kernel, u64::from(clock));
+        let mut attr = sampling(settings, stack_bytes, kernel, u64::from(clock));
         attr.set_inherit(u64::from(!matches!(target, Target::System)));
         attr.set_enable_on_exec(u64::from(matches!(target, Target::Child(_))));
         match open_all(&attr, &targets, &cpus, &rings) {
@@ -90,7 +91,7 @@ pub(in crate::engines) fn follow(
     settings: Settings,
 ) -> Result<Events, Unavailable> {
     let cpus = online_cpus().map_err(|error| no_cpus(&error))?;
-    let rings = rings(&cpus, settings)?;
+    let (rings, _) = rings(&cpus, settings)?;
     let mut attr = common();
     attr.config = u64::from(bindings::PERF_COUNT_SW_DUMMY);
     attr.sample_type = u64::from(bindings::PERF_SAMPLE_TID | bindings::PERF_SAMPLE_TIME);
@@ -138,7 +139,7 @@ fn common() -> perf_event_attr {
 }
 
 /// The event that samples.
-fn sampling(settings: Settings, kernel: bool, clock: u64) -> perf_event_attr {
+fn sampling(settings: Settings, stack_bytes: u32, kernel: bool, clock: u64) -> perf_event_attr {
     let mut attr = common();
     attr.config = clock;
     attr.set_freq(1);
@@ -152,7 +153,7 @@ fn sampling(settings: Settings, kernel: bool, clock: u64) -> perf_event_attr {
             | bindings::PERF_SAMPLE_STACK_USER,
     );
     attr.sample_regs_user = USER_REGISTERS;
-    attr.sample_stack_user = STACK_BYTES;
+    attr.sample_stack_user = stack_bytes;
     attr.set_exclude_callchain_user(1);
     attr.set_exclude_callchain_kernel(u64::from(!kernel));
     attr.set_exclude_kernel(u64::from(!kernel));
@@ -162,10 +163,10 @@ fn sampling(settings: Settings, kernel: bool, clock: u64) -> perf_event_attr {
 }
 
 /// One ring for each CPU. An event of their own that never counts anything holds them, so that
-/// they outlive every thread of the target.
-fn rings(cpus: &[i32], settings: Settings) -> Result<Vec<Ring>, Unavailable> {
+/// they outlive every thread of the target. Answers too how much stack may be copied.
+fn rings(cpus: &[i32], settings: Settings) -> Result<(Vec<Ring>, u32), Unavailable> {
     let mut error = io::Error::from(Errno::NOMEM);
-    for size in RING_BYTES {
+    for (size, stack_bytes) in RINGS {
         let map = |&cpu: &i32| {
             let mut attr = common();
             attr.config = u64::from(bindings::PERF_COUNT_SW_DUMMY);
@@ -174,7 +175,7 @@ fn rings(cpus: &[i32], settings: Settings) -> Result<Vec<Ring>, Unavailable> {
             Ring::map(perf_event::open(&attr, ME, cpu)?, size)
         };
         match cpus.iter().map(map).collect::<io::Result<Vec<_>>>() {
-            Ok(rings) => return Ok(rings),
+            Ok(rings) => return Ok((rings, stack_bytes)),
             Err(e) if !matches!(Errno::from_io_error(&e), Some(Errno::PERM | Errno::NOMEM)) => {
                 return Err(unavailable(&e, &Target::Pids(Vec::new()), settings));
             }
