@@ -34,7 +34,10 @@ enum { BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-struct bpf_map;
+/* Complete: libbpf compares kfunc prototypes, and a mere declaration would not match. */
+struct bpf_map {
+	u32 max_entries;
+};
 
 struct pt_regs {
 	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di;

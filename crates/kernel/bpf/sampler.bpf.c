@@ -254,7 +254,7 @@ static __always_inline bool defer(struct fw_walk *w)
 	u32 bytes = w->num_kernel * 8;
 
 	if (!thread) {
-		FW_COUNT(full_threads, 1);
+		FW_COUNT(undeferred, 1);
 		return false;
 	}
 	if (thread->pending) {
@@ -276,10 +276,17 @@ static __always_inline bool defer(struct fw_walk *w)
 	thread->pending = 1;
 	if (schedule(thread)) {
 		thread->pending = 0;
+		FW_COUNT(undeferred, 1);
 		return false;
 	}
 	FW_COUNT(deferred, 1);
 	return true;
+}
+
+/* Whether task work can do better: fault absent pages in, to walk or to ship them. */
+static __always_inline bool better_later(u32 stop)
+{
+	return stop == FW_STOP_READ_FAULT || stop == FW_STOP_TABLE_PENDING || stop == FW_STOP_MAPS_BUSY;
 }
 
 SEC("perf_event")
@@ -297,8 +304,7 @@ int sample_deferred(struct bpf_perf_event_data *ctx)
 	} else {
 		if (!defer_always || !defer(w)) {
 			stop = walk_now(w, false);
-			/* A page was not there: once more where it can be faulted in. */
-			if (stop != FW_STOP_READ_FAULT || defer_always || !defer(w))
+			if (!better_later(stop) || defer_always || !defer(w))
 				finish(w, stop, false);
 		}
 	}

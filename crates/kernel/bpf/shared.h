@@ -134,7 +134,7 @@ struct fw_counts {
 	u64 searches;     /* rules that were not in the cache */
 	u64 maps;         /* lookups in VMA trees */
 	u64 full_ring;    /* records that did not fit the ring: lost */
-	u64 full_threads; /* threads without room for deferred work: walked at once instead */
+	u64 undeferred;   /* walks that task work did not take: walked at once instead */
 	u64 full_objects; /* objects beyond the table */
 };
 

@@ -58,6 +58,7 @@ struct fw_walk {
 	u32 num_user;
 	u32 num_kernel;
 	struct fw_rule rule;
+	u32 rule_origin; /* who says so */
 	/* Where signal frames left the stack. */
 	struct {
 		u64 ra;

@@ -158,7 +158,7 @@ __noinline int fw_switch_stack(struct fw_walk *w, u64 ra, u64 cfa)
 }
 
 /* By w->rule. */
-static __always_inline int fw_step_rule(struct fw_walk *w, u32 origin, bool sleepable)
+static __always_inline int fw_step_rule(struct fw_walk *w, bool sleepable)
 {
 	const struct fw_rule *rule = &w->rule;
 	u64 cfa, ra, fp;
@@ -197,7 +197,7 @@ static __always_inline int fw_step_rule(struct fw_walk *w, u32 origin, bool slee
 	w->fp = fp;
 	w->is_return = !rule->signal;
 	w->top = 0;
-	w->origin = origin;
+	w->origin = w->rule_origin;
 	return FW_GO;
 }
 

@@ -105,7 +105,7 @@ static __always_inline int fw_map_once(struct mm_struct *mm, u64 pc, struct fw_r
 }
 
 /* Learns the mapping of `pc` into the next slot of the walk's ranges. */
-static __noinline int fw_map(struct fw_walk *w, u64 pc, bool sleepable)
+static __always_inline int fw_map(struct fw_walk *w, u64 pc)
 {
 	struct mm_struct *mm = bpf_get_current_task_btf()->mm;
 	struct fw_range *range = &w->ranges[w->num_ranges & (FW_RANGES - 1)];
@@ -116,13 +116,12 @@ static __noinline int fw_map(struct fw_walk *w, u64 pc, bool sleepable)
 	if (!mm)
 		return FW_STOP(FW_STOP_EXITED);
 	FW_COUNT(maps, 1);
-	if (sleepable)
-		bpf_rcu_read_lock();
+	/* Task work runs outside of it; elsewhere it costs nothing. */
+	bpf_rcu_read_lock();
 	stop = fw_map_once(mm, pc, range, &key);
 	if (stop)
 		stop = fw_map_once(mm, pc, range, &key);
-	if (sleepable)
-		bpf_rcu_read_unlock();
+	bpf_rcu_read_unlock();
 	if (stop) {
 		/* What is half written holds no address. */
 		range->start = range->end = 0;
@@ -148,9 +147,9 @@ static __always_inline bool fw_in(const struct fw_range *range, u64 pc)
 }
 
 /* Makes w->last the range of `pc`. */
-static __always_inline int fw_locate(struct fw_walk *w, u64 pc, bool sleepable)
+__noinline int fw_locate(struct fw_walk *w, u64 pc)
 {
-	if (pc >= FW_USER_END)
+	if (!w || pc >= FW_USER_END)
 		return FW_STOP(FW_STOP_NOT_CODE);
 	if (w->num_ranges && fw_in(&w->ranges[w->last & (FW_RANGES - 1)], pc))
 		return FW_GO;
@@ -160,7 +159,7 @@ static __always_inline int fw_locate(struct fw_walk *w, u64 pc, bool sleepable)
 			return FW_GO;
 		}
 	}
-	return fw_map(w, pc, sleepable);
+	return fw_map(w, pc);
 }
 
 /* Where nobody describes the code: the frame pointer, if what it says checks out. A guess, and marked. */
@@ -174,7 +173,7 @@ static __always_inline int fw_step_guess(struct fw_walk *w, bool sleepable)
 		return FW_STOP(FW_STOP_FRAME_POINTER);
 	if (!ra)
 		return FW_STOP(FW_STOP_ZERO_RETURN);
-	if ((fp && fp <= at) || fw_locate(w, ra - 1, sleepable))
+	if ((fp && fp <= at) || fw_locate(w, ra - 1))
 		return FW_STOP(FW_STOP_FRAME_POINTER);
 	w->pc = ra;
 	w->sp = at + 16;
@@ -210,17 +209,26 @@ static __always_inline int fw_find_rule(struct fw_walk *w, u32 range, u32 id, u6
 	return found;
 }
 
-/* Notes the frame that the walk stands on, then steps to its caller. */
-static __always_inline int fw_frame(struct fw_walk *w, bool sleepable)
+/* How the caller is to be found; other answers are stops. */
+enum { FW_BY_RULE = -1, FW_BY_GUESS = -2 };
+
+/* Notes the frame that the walk stands on, and finds out how to go on: by w->rule, or by guess. */
+__noinline int fw_look(struct fw_walk *w)
 {
-	u64 pc = w->pc, find = pc - w->is_return, word;
-	u32 at = w->num_kernel + w->num_user;
 	const struct fw_range *range;
+	u64 pc, find, word;
+	u32 at;
 	int stop;
 
+	FW_USE_ARENA();
+	if (!w)
+		return FW_STOP(FW_STOP_LIMIT);
+	pc = w->pc;
+	find = pc - w->is_return;
+	at = w->num_kernel + w->num_user;
 	if (w->num_user >= w->limit || at >= FW_FRAMES)
 		return FW_STOP(FW_STOP_LIMIT);
-	stop = fw_locate(w, find, sleepable);
+	stop = fw_locate(w, find);
 	range = &w->ranges[w->last & (FW_RANGES - 1)];
 	/* These are finished outside, which notes the frame itself. */
 	if (stop == FW_STOP(FW_STOP_MAPS_BUSY))
@@ -244,23 +252,35 @@ static __always_inline int fw_frame(struct fw_walk *w, bool sleepable)
 		return stop;
 
 	if (range->kind == FW_RANGE_ANONYMOUS || range->object.state == FW_OBJECT_BARE)
-		return fw_step_guess(w, sleepable);
+		return FW_BY_GUESS;
 	if (range->object.state != FW_OBJECT_READY)
 		return FW_STOP(FW_STOP_FOREIGN_CODE);
+	w->rule_origin = range->object.origin;
 	switch (fw_find_rule(w, w->last, range->object.id, find - range->bias)) {
 	case FW_LOOKUP_FOUND:
-		return fw_step_rule(w, range->object.origin, sleepable);
+		return FW_BY_RULE;
 	case FW_LOOKUP_NONE:
 		return FW_STOP(FW_STOP_NO_ROW);
 	}
 	return FW_STOP(FW_STOP_BAD_ROW);
 }
 
-/* The same as a function of its own, which the verifier follows once and for all. Only for contexts that
- * cannot sleep: a function that may is verified for its caller. */
+/* One frame. Finding is a function that the verifier follows once and for all; only what reads the stack
+ * has to be verified for its context, because only some may sleep. */
+static __always_inline int fw_frame(struct fw_walk *w, bool sleepable)
+{
+	int how = fw_look(w);
+
+	if (how == FW_BY_RULE)
+		return fw_step_rule(w, sleepable);
+	if (how == FW_BY_GUESS)
+		return fw_step_guess(w, sleepable);
+	return how;
+}
+
+/* The same for contexts that cannot sleep, followed once and for all too. */
 __noinline int fw_frame_now(struct fw_walk *w)
 {
-	FW_USE_ARENA();
 	return w ? fw_frame(w, false) : FW_STOP(FW_STOP_LIMIT);
 }
 

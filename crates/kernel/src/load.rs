@@ -66,8 +66,8 @@ pub struct Counts {
     pub maps: u64,
     /// Records that did not fit a ring.
     pub full_ring: u64,
-    /// Walks that could not be deferred.
-    pub full_threads: u64,
+    /// Walks that task work did not take.
+    pub undeferred: u64,
     /// Objects beyond the table of objects.
     pub full_objects: u64,
     /// Records that this side could not read.
@@ -386,7 +386,7 @@ impl Sampler {
             searches,
             maps,
             full_ring,
-            full_threads,
+            undeferred,
             full_objects
         ))
     }

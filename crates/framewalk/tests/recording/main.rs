@@ -3,6 +3,7 @@
 //! Each test runs `framewalk record` as people do. A test whose engine is not allowed here prints
 //! `SKIPPED test: why`.
 
+mod absent;
 mod bad_input;
 mod engines;
 mod follow;

@@ -280,6 +280,10 @@ impl Engine for KernelEngine {
                 "{gone} mapped files were gone before they could be opened"
             ));
         }
+        if counts.undeferred > 0 {
+            let undeferred = counts.undeferred;
+            notes.push(format!("{undeferred} walks could not be deferred"));
+        }
         if self.following.lost > 0 {
             let lost = self.following.lost;
             notes.push(format!(
