@@ -71,7 +71,16 @@ pub trait Engine {
     fn start(&mut self) -> anyhow::Result<()>;
     /// Waits at most `timeout` for samples and hands over all that are there. False when the target
     /// has ended and nothing more can come.
-    fn poll(&mut self, timeout: Duration, objects: &mut Objects, sink: &mut dyn FnMut(Sample)) -> anyhow::Result<bool>;
+    fn poll(
+        &mut self,
+        timeout: Duration,
+        objects: &mut Objects,
+        sink: &mut dyn FnMut(Sample),
+    ) -> anyhow::Result<bool>;
     /// Stops sampling, hands over what is left, and counts.
-    fn finish(&mut self, objects: &mut Objects, sink: &mut dyn FnMut(Sample)) -> anyhow::Result<Counts>;
+    fn finish(
+        &mut self,
+        objects: &mut Objects,
+        sink: &mut dyn FnMut(Sample),
+    ) -> anyhow::Result<Counts>;
 }
