@@ -1,8 +1,9 @@
-/* Fixed work at the bottom of a stack of known depth, for measuring what a sample costs.
+/* Looks at the clock at the bottom of a stack of known depth, for measuring what a sample costs: a gap
+ * in the time that it sees is an interrupt, all that was done in it included.
  *
- * usage: depth FRAMES UNITS CPU
- * FRAMES counts from the function that works to main. Waits for a line (or the end) of its input, warms
- * up, does UNITS equal pieces of work, and prints the nanoseconds that each took.
+ * usage: depth FRAMES MILLISECONDS CPU
+ * FRAMES counts from the function that looks to main. Waits for a line (or the end) of its input, warms
+ * up, looks so long, and prints the nanoseconds of each gap.
  * Build: gcc -O2 -fno-omit-frame-pointer -mno-omit-leaf-frame-pointer. */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -13,15 +14,14 @@
 #include <unistd.h>
 
 #define KEEP __attribute__((noinline, noclone))
-#define WARM_UP 300000000ull /* nanoseconds */
-#define ITERATIONS 3000000
-#define MOST_UNITS 1000
+#define WARM_UP 300 /* milliseconds */
+#define GAP 300     /* nanoseconds; no interrupt is shorter, and no look at the clock so long */
+#define MOST_GAPS 100000
 
-static volatile uint64_t sink;
-static unsigned long units;
-static uint64_t took[MOST_UNITS];
+static uint32_t gaps[MOST_GAPS];
+static unsigned number_of_gaps;
 
-static uint64_t now(void)
+static uint64_t nanoseconds(void)
 {
 	struct timespec now;
 
@@ -29,50 +29,61 @@ static uint64_t now(void)
 	return now.tv_sec * 1000000000ull + now.tv_nsec;
 }
 
-KEEP void work(void)
+static inline uint64_t ticks(void)
 {
-	uint64_t begin = now(), end;
+	return __builtin_ia32_rdtsc();
+}
 
-	while (now() - begin < WARM_UP)
-		for (int i = 0; i < 10000; i++)
-			sink += i;
-	begin = now();
-	for (unsigned long unit = 0; unit < units; unit++) {
-		for (int i = 0; i < ITERATIONS; i++)
-			sink += i;
-		end = now();
-		took[unit] = end - begin;
-		begin = end;
+/* Notes the gaps, in ticks. */
+KEEP void look(uint64_t end, uint64_t gap)
+{
+	uint64_t before = ticks(), now;
+
+	number_of_gaps = 0;
+	while (before < end) {
+		now = ticks();
+		if (now - before > gap && number_of_gaps < MOST_GAPS)
+			gaps[number_of_gaps++] = now - before;
+		before = now;
 	}
 }
 
-KEEP void descend(int frames)
+KEEP void descend(int frames, uint64_t end, uint64_t gap)
 {
 	if (frames == 0)
-		work();
+		look(end, gap);
 	else
-		descend(frames - 1);
+		descend(frames - 1, end, gap);
 	__asm__ volatile("" ::: "memory");
 }
 
 int main(int argc, char **argv)
 {
+	uint64_t begin, begin_ticks, milliseconds;
+	double ticks_per_nanosecond;
 	cpu_set_t cpus;
 	char byte;
 
 	if (argc != 4)
 		return 2;
-	units = strtoul(argv[2], 0, 10);
-	if (units > MOST_UNITS)
-		return 2;
+	milliseconds = strtoull(argv[2], 0, 10);
 	CPU_ZERO(&cpus);
 	CPU_SET(atoi(argv[3]), &cpus);
 	sched_setaffinity(0, sizeof(cpus), &cpus);
 	while (read(0, &byte, 1) == 1 && byte != '\n')
 		;
-	/* main, descend (one more than its argument), work */
-	descend(atoi(argv[1]) - 3);
-	for (unsigned long unit = 0; unit < units; unit++)
-		printf("%llu\n", (unsigned long long)took[unit]);
+	begin = nanoseconds();
+	begin_ticks = ticks();
+	while (nanoseconds() - begin < 10000000)
+		;
+	ticks_per_nanosecond = (double)(ticks() - begin_ticks) / (nanoseconds() - begin);
+	/* main, descend (one more than its argument), look */
+	for (int warm = 1; warm >= 0; warm--) {
+		uint64_t end = ticks() + (warm ? WARM_UP : milliseconds) * 1000000 * ticks_per_nanosecond;
+
+		descend(atoi(argv[1]) - 3, end, GAP * ticks_per_nanosecond);
+	}
+	for (unsigned i = 0; i < number_of_gaps; i++)
+		printf("%.0f\n", gaps[i] / ticks_per_nanosecond);
 	return 0;
 }

@@ -1,11 +1,9 @@
 """Work for demonstrations and measurements: JSON and regular expressions below 30 nested calls.
 
-usage: workload.py SECONDS           works so long, and prints the seconds of CPU time that it took
-       workload.py units N CPU       waits for a line (or the end) of its input, warms up, does N equal
-                                     pieces of work, and prints the nanoseconds that each took"""
+usage: workload.py SECONDS
+Works so long, and prints the seconds of CPU time that it took."""
 
 import json
-import os
 import re
 import sys
 import time
@@ -22,27 +20,7 @@ def nested(depth):
     return work() if depth == 0 else nested(depth - 1)
 
 
-def for_seconds(seconds):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        nested(30)
-
-
-def units(count):
-    took = []
-    for _ in range(count):
-        begin = time.monotonic_ns()
-        for _ in range(30):
-            nested(30)
-        took.append(time.monotonic_ns() - begin)
-    return took
-
-
-if sys.argv[1] == "units":
-    os.sched_setaffinity(0, {int(sys.argv[3])})
-    sys.stdin.readline()
-    for_seconds(0.5)
-    print(*units(int(sys.argv[2])), sep="\n")
-else:
-    for_seconds(float(sys.argv[1]))
-    print(time.process_time())
+end = time.monotonic() + float(sys.argv[1])
+while time.monotonic() < end:
+    nested(30)
+print(time.process_time())
