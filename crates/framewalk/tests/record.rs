@@ -235,6 +235,22 @@ fn flame_graph() {
     }
 }
 
+/// `a;...` comes after `a-b;...` byte by byte, but `a` comes before `a-b`.
+#[test]
+fn a_flame_graph_of_names_that_begin_alike() {
+    let directory = Directory::new("alike");
+    let output = directory.path("a.svg");
+    let mut alike = samples();
+    for (sample, comm) in alike.iter_mut().zip(["a", "a-b", "a", "a.b"]) {
+        sample.comm = comm.into();
+    }
+    run(&["-o", &output, "-a"], alike).unwrap();
+    let text = fs::read_to_string(&output).unwrap();
+    for (title, boxes) in [("<title>a (2 samples", 1), ("<title>a-b (1 samples", 1)] {
+        assert_eq!(text.matches(title).count(), boxes, "{title}: {text}");
+    }
+}
+
 #[test]
 fn nothing_recorded_still_gives_a_file_of_each_format() {
     let directory = Directory::new("nothing");

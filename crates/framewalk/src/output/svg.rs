@@ -45,9 +45,10 @@ pub fn write(view: &View, writer: &mut dyn Write) -> io::Result<()> {
     options.notes =
         "_[k]: kernel; _[?]: a guess, by frame pointer; [cut off: why]: callers are missing"
             .to_string();
-    // Stacks with the same callers follow each other already.
-    options.no_sort = true;
-    flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), writer)
+    // Stacks with the same callers follow each other already, which is not the order of their bytes
+    // (`a;b` comes after `a<T>;b` there). This option takes any order, from the last to the first.
+    options.flame_chart = true;
+    flamegraph::from_lines(&mut options, lines.iter().rev().map(String::as_str), writer)
 }
 
 /// The colour of an entry, the same in every graph.
