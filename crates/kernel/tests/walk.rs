@@ -115,7 +115,9 @@ fn walked_by(sampler: &mut Sampler, section: &[u8]) -> Vec<SampleRecord> {
         sampler
             .poll(Duration::ZERO, &mut |record| match record {
                 Record::Want(want) => wanted.push(want.key),
-                Record::Sample(sample) if sample.stop != Stop::TablePending => found.push(sample),
+                Record::Sample(sample) if sample.stop != Stop::TablePending && !sample.linked => {
+                    found.push(sample);
+                }
                 _ => {}
             })
             .unwrap();

