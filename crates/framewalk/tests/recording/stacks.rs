@@ -29,7 +29,7 @@ const SIGNAL: &str = "-signal-";
 const ANYBODY: &str = "-anybody-";
 
 /// Library frames in a row, at most: qsort, printf and the dynamic linker need about ten.
-const LIBRARY: usize = 20;
+const LIBRARY: usize = 40;
 
 /// A name without what compilers add when they split a function.
 fn plain(name: &str) -> &str {
