@@ -117,8 +117,12 @@ impl Recorded {
     /// At least so many percent of the samples with a user stack reach its outermost frame, none is
     /// lost, and no frame is a guess.
     pub(crate) fn assert_complete(&self, percent: u64) {
-        let threads = self.stats["stopped"]["kernel-thread"].as_u64().unwrap_or(0);
-        let (complete, all) = (self.count("complete"), self.count("samples") - threads);
+        let stopped = |reason: &str| self.stats["stopped"][reason].as_u64().unwrap_or(0);
+        let without: u64 = ["kernel-thread", "exec", "exited"]
+            .map(stopped)
+            .iter()
+            .sum();
+        let (complete, all) = (self.count("complete"), self.count("samples") - without);
         assert!(all > 0, "nothing recorded");
         assert!(complete * 100 >= all * percent, "{complete} of {all}");
         assert_eq!(self.count("lost"), 0);
