@@ -6,7 +6,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 32 * 1024 * 1024);
+	__uint(max_entries, 32 * 1024 * 1024); /* the loader may choose less */
 } samples SEC(".maps");
 
 /* Immediate walks: an interrupt owns its CPU's state, and no second one can come while it walks. */

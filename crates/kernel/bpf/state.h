@@ -20,6 +20,9 @@ enum fw_range_kind {
 
 #define FW_RANGES 8
 
+/* A frame needs three words at most: CFA, RA, FP. */
+#define FW_KEPT 4
+
 /* Rules of one row, lowered. Kinds of `ra` and `fp`: */
 enum fw_rule_kind {
 	FW_RULE_SAME = 0,     /* still in its own register */
@@ -64,7 +67,13 @@ struct fw_walk {
 		u64 ra;
 		u64 cfa;
 	} switches[FW_MAX_SWITCHES];
-	u64 odd_word;
+	/* The word that is needed next, and those of this frame that were fetched. */
+	u64 miss;
+	u32 num_kept;
+	struct {
+		u64 address;
+		u64 word;
+	} kept[FW_KEPT];
 	/* Ranges are kept from walk to walk while neither mappings nor tables changed: whose they are
 	 * (a number that no other mm will ever have, arch/x86/include/asm/mmu.h), and as of when. */
 	u64 ranges_mm;

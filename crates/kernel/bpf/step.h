@@ -7,6 +7,8 @@
 /* What a step answers: go on, or a stop (enum in reasons.h) plus one. */
 #define FW_GO 0
 #define FW_STOP(reason) ((reason) + 1)
+/* Or: the word at w->miss is needed first. */
+#define FW_MISS (-3)
 
 /* A user address: below the non-canonical hole (AMD64, 47 bits). */
 #define FW_USER_END (1ull << 47)
@@ -18,54 +20,51 @@ static __always_inline long fw_read_user(void *to, u32 size, u64 from, bool slee
 	return bpf_probe_read_user(to, size, (const void *)from);
 }
 
-/* Brings a window that holds the word at `address`. One large read serves many frames, so it
- * begins at the stack pointer where that is near enough. */
-static __always_inline bool fw_fill(struct fw_walk *w, u64 address, bool sleepable)
+/* Fetches the word at w->miss, and a window of stack around it. One large read serves many frames, so
+ * the window begins at the stack pointer where that is near enough. The word itself is kept apart, for
+ * the words of one frame may be too far apart for one window. */
+static __always_inline bool fw_fetch(struct fw_walk *w, bool sleepable)
 {
-	u64 from = address - w->sp < FW_WINDOW - 512 ? w->sp & ~7ull : address, rest;
+	u64 address = w->miss, from = address - w->sp < FW_WINDOW - 512 ? w->sp & ~7ull : address, rest;
+	u32 slot = w->num_kept++ & (FW_KEPT - 1);
 
-	w->window_len = 0;
-	w->window_at = from;
-	if (!fw_read_user(w->window, FW_WINDOW, from, sleepable)) {
+	w->kept[slot].address = address;
+	/* Unaligned words are no compiler's doing; the window serves aligned ones only. */
+	if (!(address & 7)) {
+		w->window_at = from;
 		w->window_len = FW_WINDOW;
-		return true;
+		if (!fw_read_user(w->window, FW_WINDOW, from, sleepable)) {
+			w->kept[slot].word = w->window[(address - from) / 8 & (FW_WINDOW / 8 - 1)];
+			return true;
+		}
+		/* It reaches into a page that is not there: up to the page's end then. */
+		rest = 4096 - (from & 4095);
+		w->window_len = rest < FW_WINDOW ? rest : 0;
+		if (w->window_len && fw_read_user(w->window, w->window_len & (FW_WINDOW - 1), from, sleepable))
+			w->window_len = 0;
 	}
-	/* The window may reach into a page that is not there: up to the page's end, if that holds the word. */
-	rest = 4096 - (from & 4095);
-	if (rest >= FW_WINDOW || address + 8 > from + rest) {
-		w->window_at = address;
-		if (fw_read_user(w->window, 8, address, sleepable))
-			return false;
-		w->window_len = 8;
-		return true;
-	}
-	if (fw_read_user(w->window, rest & (FW_WINDOW - 1), from, sleepable))
-		return false;
-	w->window_len = rest;
-	return true;
+	return !fw_read_user(&w->kept[slot].word, 8, address, sleepable);
 }
 
-/* The word at `address`. */
-static __always_inline bool fw_read_word(struct fw_walk *w, u64 address, u64 *word, bool sleepable)
+/* The word at `address`, if it has been fetched; else FW_MISS, to come again when it has. */
+static __always_inline int fw_word_at(struct fw_walk *w, u64 address, u64 *word)
 {
 	u64 inside = address - w->window_at;
 
 	if (address >= FW_USER_END - 8)
-		return false;
-	if (address & 7) {
-		/* No compiler does this; the window serves aligned words only. */
-		if (fw_read_user(&w->odd_word, 8, address, sleepable))
-			return false;
-		*word = w->odd_word;
-		return true;
+		return FW_STOP(FW_STOP_READ_FAULT);
+	if (!(address & 7) && inside < w->window_len && w->window_len - inside >= 8) {
+		*word = w->window[inside / 8 & (FW_WINDOW / 8 - 1)];
+		return FW_GO;
 	}
-	if (inside >= w->window_len || w->window_len - inside < 8) {
-		if (!fw_fill(w, address, sleepable))
-			return false;
-		inside = address - w->window_at;
+	for (u32 i = 0; i < FW_KEPT; i++) {
+		if (i < w->num_kept && w->kept[i].address == address) {
+			*word = w->kept[i].word;
+			return FW_GO;
+		}
 	}
-	*word = w->window[inside / 8 & (FW_WINDOW / 8 - 1)];
-	return true;
+	w->miss = address;
+	return FW_MISS;
 }
 
 /* A register of the current thread's user mode, by its DWARF number (AMD64 psABI, figure 3.36).
@@ -113,7 +112,7 @@ static __always_inline bool fw_register(const struct fw_walk *w, u32 number, u64
 }
 
 /* Executes one RA or FP rule. */
-static __always_inline int fw_apply(struct fw_walk *w, u64 cfa, u32 kind, u32 reg, s32 off, u64 same, u64 *value, bool sleepable)
+static __always_inline int fw_apply(struct fw_walk *w, u64 cfa, u32 kind, u32 reg, s32 off, u64 same, u64 *value)
 {
 	u64 base = cfa;
 
@@ -128,7 +127,7 @@ static __always_inline int fw_apply(struct fw_walk *w, u64 cfa, u32 kind, u32 re
 		*value = base;
 		return FW_GO;
 	}
-	return fw_read_word(w, base, value, sleepable) ? FW_GO : FW_STOP(FW_STOP_READ_FAULT);
+	return fw_word_at(w, base, value);
 }
 
 /* A CFA on the same stack: aligned, above the stack pointer, and not too far. */
@@ -157,8 +156,8 @@ __noinline int fw_switch_stack(struct fw_walk *w, u64 ra, u64 cfa)
 	return FW_GO;
 }
 
-/* By w->rule. */
-static __always_inline int fw_step_rule(struct fw_walk *w, bool sleepable)
+/* By w->rule. Begun again after a miss: nothing is committed before everything is known. */
+static __always_inline int fw_step_rule(struct fw_walk *w)
 {
 	const struct fw_rule *rule = &w->rule;
 	u64 cfa, ra, fp;
@@ -169,8 +168,11 @@ static __always_inline int fw_step_rule(struct fw_walk *w, bool sleepable)
 	if (!fw_register(w, rule->cfa_reg, &cfa))
 		return FW_STOP(FW_STOP_REGISTER_UNKNOWN);
 	cfa += rule->cfa_off;
-	if (rule->cfa_deref && !fw_read_word(w, cfa, &cfa, sleepable))
-		return FW_STOP(FW_STOP_READ_FAULT);
+	if (rule->cfa_deref) {
+		stop = fw_word_at(w, cfa, &cfa);
+		if (stop)
+			return stop;
+	}
 	off_stack = fw_check_cfa(w->sp, cfa);
 	/* Nothing of the topmost frame is on the stack where its return address is in a register:
 	 * vfork(3) keeps it there across the system call. */
@@ -178,10 +180,10 @@ static __always_inline int fw_step_rule(struct fw_walk *w, bool sleepable)
 		off_stack = FW_GO;
 	if (off_stack && (!rule->signal || cfa & 7 || cfa >= FW_USER_END))
 		return off_stack;
-	stop = fw_apply(w, cfa, rule->ra_kind, rule->ra_reg, rule->ra_off, 0, &ra, sleepable);
+	stop = fw_apply(w, cfa, rule->ra_kind, rule->ra_reg, rule->ra_off, 0, &ra);
 	if (stop)
 		return stop;
-	stop = fw_apply(w, cfa, rule->fp_kind, rule->fp_reg, rule->fp_off, w->fp, &fp, sleepable);
+	stop = fw_apply(w, cfa, rule->fp_kind, rule->fp_reg, rule->fp_off, w->fp, &fp);
 	if (stop)
 		return stop;
 	if (!ra)

@@ -163,14 +163,18 @@ __noinline int fw_locate(struct fw_walk *w, u64 pc)
 }
 
 /* Where nobody describes the code: the frame pointer, if what it says checks out. A guess, and marked. */
-static __always_inline int fw_step_guess(struct fw_walk *w, bool sleepable)
+static __always_inline int fw_step_guess(struct fw_walk *w)
 {
 	u64 at = w->fp, fp, ra;
+	int stop;
 
 	if (at & 7 || at < w->sp || at - w->sp > FW_MAX_FRAME_SIZE)
 		return FW_STOP(FW_STOP_FRAME_POINTER);
-	if (!fw_read_word(w, at, &fp, sleepable) || !fw_read_word(w, at + 8, &ra, sleepable))
-		return FW_STOP(FW_STOP_FRAME_POINTER);
+	stop = fw_word_at(w, at, &fp);
+	if (!stop)
+		stop = fw_word_at(w, at + 8, &ra);
+	if (stop)
+		return stop == FW_MISS ? stop : FW_STOP(FW_STOP_FRAME_POINTER);
 	if (!ra)
 		return FW_STOP(FW_STOP_ZERO_RETURN);
 	if ((fp && fp <= at) || fw_locate(w, ra - 1))
@@ -265,17 +269,31 @@ __noinline int fw_look(struct fw_walk *w)
 	return FW_STOP(FW_STOP_BAD_ROW);
 }
 
-/* One frame. Finding is a function that the verifier follows once and for all; only what reads the stack
- * has to be verified for its context, because only some may sleep. */
+/* Goes on as fw_look() said, by the words that were fetched. */
+__noinline int fw_step(struct fw_walk *w, int how)
+{
+	if (!w)
+		return FW_STOP(FW_STOP_LIMIT);
+	return how == FW_BY_RULE ? fw_step_rule(w) : fw_step_guess(w);
+}
+
+/* One frame. Finding and stepping are functions that the verifier follows once and for all; only what
+ * reads the stack has to be verified for its context, because only some may sleep. */
 static __always_inline int fw_frame(struct fw_walk *w, bool sleepable)
 {
-	int how = fw_look(w);
+	int how = fw_look(w), next;
 
-	if (how == FW_BY_RULE)
-		return fw_step_rule(w, sleepable);
-	if (how == FW_BY_GUESS)
-		return fw_step_guess(w, sleepable);
-	return how;
+	if (how != FW_BY_RULE && how != FW_BY_GUESS)
+		return how;
+	w->num_kept = 0;
+	for (u32 fetched = 0; fetched < FW_KEPT; fetched++) {
+		next = fw_step(w, how);
+		if (next != FW_MISS)
+			return next;
+		if (!fw_fetch(w, sleepable))
+			break;
+	}
+	return how == FW_BY_RULE ? FW_STOP(FW_STOP_READ_FAULT) : FW_STOP(FW_STOP_FRAME_POINTER);
 }
 
 /* The same for contexts that cannot sleep, followed once and for all too. */

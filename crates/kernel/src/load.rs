@@ -38,6 +38,8 @@ pub struct Options {
     pub mode: Option<Mode>,
     /// Frames per user stack, at most [`Options::MAX_FRAMES`].
     pub max_frames: u32,
+    /// Bytes of the ring that brings samples: a power of two, at least a page.
+    pub ring_bytes: u32,
 }
 
 impl Options {
@@ -204,6 +206,10 @@ impl Sampler {
         open.progs.sample_deferred.set_autoload(deferred);
         open.progs.thread_exit.set_autoload(deferred);
         open.progs.sample_immediate.set_autoload(!deferred);
+        open.maps
+            .samples
+            .set_max_entries(options.ring_bytes)
+            .map_err(refused)?;
         open.maps
             .threads
             .set_autocreate(deferred)

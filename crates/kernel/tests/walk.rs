@@ -30,6 +30,7 @@ fn load(test: &str, mode: Mode) -> Option<Sampler> {
     match Sampler::load(Options {
         mode: Some(mode),
         max_frames: Options::MAX_FRAMES,
+        ring_bytes: 16 << 20,
     }) {
         Ok(sampler) => Some(sampler),
         Err(error @ (Error::NoTaskWork | Error::Load(..))) => {

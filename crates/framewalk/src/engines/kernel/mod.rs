@@ -58,7 +58,12 @@ pub(super) fn open(
         super::Mode::Immediate => Some(Mode::Immediate),
     };
     let max_frames = u32::try_from(settings.max_frames).unwrap_or(Options::MAX_FRAMES);
-    let mut sampler = Sampler::load(Options { mode, max_frames }).map_err(|error| Unavailable {
+    let mut sampler = Sampler::load(Options {
+        mode,
+        max_frames,
+        ring_bytes: ring_bytes(target),
+    })
+    .map_err(|error| Unavailable {
         what: error.to_string(),
         missing: match error {
             kernel::Error::NoTaskWork => "Linux 6.18 or later".into(),
@@ -78,6 +83,14 @@ pub(super) fn open(
         unanswered: Vec::new(),
         gone: 0,
     }))
+}
+
+/// While tables are built each sample brings up to 64 kB of stack: everybody's more than a few threads'.
+fn ring_bytes(target: &Target) -> u32 {
+    match target {
+        Target::System => 32 << 20,
+        Target::Child(_) | Target::Pids(_) => 8 << 20,
+    }
 }
 
 /// What the BPF programs need and this process lacks.
