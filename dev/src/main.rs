@@ -4,6 +4,7 @@
 #[cfg(feature = "bench")]
 mod bench;
 mod demo;
+mod fences;
 mod oracle;
 mod run;
 mod test;

@@ -124,13 +124,12 @@ impl Report {
             *self = Report::default();
         } else if let (Some(name), Some(why)) = (&self.section, skipped(line)) {
             if self.quiet {
-                // It was counted as passed, once, when it ended.
-                let first = !counts
-                    .skipped
-                    .iter()
-                    .any(|known| known.starts_with(&format!("{name}: ")));
-                counts.passed -= usize::from(first && counts.passed > 0);
-                counts.skipped.push(format!("{name}: {why}"));
+                let name = format!("{name}: ");
+                // Once, however many reasons it gives; it was counted as passed when it ended.
+                if !counts.skipped.iter().any(|known| known.starts_with(&name)) {
+                    counts.passed = counts.passed.saturating_sub(1);
+                    counts.skipped.push(name + why);
+                }
             }
         } else if let (None, Some((name, result))) = (&self.section, result(line)) {
             counts.test(name, result);
@@ -169,6 +168,7 @@ successes:
 
 ---- one stdout ----
 SKIPPED one: no engine: at all
+SKIPPED one: and no time
 test six ... ok
 
 ---- two stdout ----
