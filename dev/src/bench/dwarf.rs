@@ -119,8 +119,7 @@ fn children_cpu() -> Result<Duration, String> {
 /// indented one is a frame.
 fn script(data: &std::path::Path) -> Result<(u64, u64), String> {
     let mut perf = Command::new("perf");
-    perf.args(["script", "-F", "comm,tid,time,event,ip,sym", "-i"])
-        .arg(data);
+    perf.args(["script", "-i"]).arg(data);
     perf.stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = perf
         .spawn()
