@@ -60,11 +60,12 @@ pub(super) fn record(
 }
 
 /// The workload of all measurements on python3.
-pub(super) fn workload(bench: &Bench) -> Result<[std::ffi::OsString; 3], String> {
+pub(super) fn workload(bench: &Bench) -> Result<[std::ffi::OsString; 4], String> {
     Ok([
         super::python()?.into(),
         bench.target("workload.py").into(),
         SECONDS.into(),
+        "cpu".into(),
     ])
 }
 
