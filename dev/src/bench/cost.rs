@@ -8,7 +8,7 @@
 //! below: that of an undisturbed processor. What a walk does to caches and the target notices later
 //! is not in it.
 
-use super::machine::{Sysctl, reserve_cpu};
+use super::machine::{allow_rate, reserve_cpu, stopped};
 use super::reference::{Counts, Reference};
 use super::{Bench, heading};
 use crate::run;
@@ -73,8 +73,8 @@ impl Runs {
 }
 
 pub(super) fn run(bench: &Bench) -> Result<(), String> {
-    let _rate = Sysctl::set("/proc/sys/kernel/perf_event_max_sample_rate", "100000")?;
-    let _share = Sysctl::set("/proc/sys/kernel/perf_cpu_time_max_percent", "0")?;
+    stopped()?;
+    let _sysctls = allow_rate(FREQUENCY)?;
     let cpu = reserve_cpu()?.to_string();
     let mut reference = Reference::load()?;
 
@@ -125,6 +125,7 @@ fn table(
     let mut runs: [Runs; METHODS.len()] = Default::default();
     for _ in 0..ROUNDS {
         for (method, runs) in METHODS.iter().zip(&mut runs) {
+            stopped()?;
             let (gaps, counts) = match method {
                 Method::Empty => with_program(reference, false, target)?,
                 Method::GetStack => with_program(reference, true, target)?,

@@ -18,14 +18,47 @@ pub(super) fn describe() {
     println!("load before: {}", read("/proc/loadavg").trim());
 }
 
-/// A sysctl that is something else for a while.
+/// A sysctl that is something else for a while; set back when dropped.
 pub(super) struct Sysctl {
     path: &'static str,
     before: String,
 }
 
+/// Allows this sampling rate, and no throttling of it.
+pub(super) fn allow_rate(frequency: u32) -> Result<Vec<Sysctl>, String> {
+    const RATE: &str = "/proc/sys/kernel/perf_event_max_sample_rate";
+    const SHARE: &str = "/proc/sys/kernel/perf_cpu_time_max_percent";
+    let mut changed = Vec::new();
+    let rate = fs::read_to_string(RATE).map_err(|error| format!("{RATE}: {error}"))?;
+    if rate.trim().parse().is_ok_and(|rate: u32| rate < frequency) {
+        changed.push(Sysctl::set(RATE, &frequency.to_string())?);
+    }
+    // In this order: without throttling the rate cannot be set. They are set back the other way round.
+    changed.insert(0, Sysctl::set(SHARE, "0")?);
+    Ok(changed)
+}
+
+/// Whether somebody wants the bench to end (SIGINT, SIGTERM): there are things to set back before.
+pub(super) fn stopped() -> Result<(), String> {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Arc, LazyLock};
+    static STOP: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| {
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            if let Err(error) = signal_hook::flag::register(signal, Arc::clone(&stop)) {
+                eprintln!("signal {signal} will not be heard: {error}");
+            }
+        }
+        stop
+    });
+    match STOP.load(Ordering::Relaxed) {
+        true => Err("stopped by a signal".into()),
+        false => Ok(()),
+    }
+}
+
 impl Sysctl {
-    pub(super) fn set(path: &'static str, value: &str) -> Result<Sysctl, String> {
+    fn set(path: &'static str, value: &str) -> Result<Sysctl, String> {
         let fail = |error| format!("{path}: {error}");
         let before = fs::read_to_string(path).map_err(fail)?;
         fs::write(path, value).map_err(fail)?;
