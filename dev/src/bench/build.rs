@@ -53,25 +53,35 @@ pub(super) fn run(bench: &Bench) -> Result<(), String> {
     let (builds, recording) = (builds?, recording?);
 
     let stopped = &recording.stats["stopped"];
-    let kernel_threads = stopped["kernel-thread"].as_f64().unwrap_or(0.0);
-    let users = recording.number("samples") - kernel_threads;
+    // Kernel threads have no user stack, and neither have threads inside execve or behind the end of
+    // their address space.
+    let count = |reason: &str| stopped[reason].as_f64().unwrap_or(0.0);
+    let threads = recording.number("samples") - count("kernel-thread");
+    let users = threads - count("exec") - count("exited");
     heading(&format!(
         "cargo build of a small crate in a loop, framewalk record -a -d {SECONDS}"
     ));
     line("builds", f64::from(builds), "", "");
-    line("samples of user threads", users, "", "");
+    line("samples of user threads", threads, "", "");
+    line("samples with a user stack", users, "", "");
     line(
-        "complete",
+        "complete, of those with a user stack",
         100.0 * recording.number("complete") / users,
         "%",
         "at least 90",
+    );
+    line(
+        "complete, of all of user threads",
+        100.0 * recording.number("complete") / threads,
+        "%",
+        "",
     );
     for (reason, count) in stopped.as_object().into_iter().flatten() {
         let count = count.as_f64().unwrap_or(0.0);
         if reason != "kernel-thread" {
             line(
                 &format!("  not complete: {reason}"),
-                100.0 * count / users,
+                100.0 * count / threads,
                 "%",
                 "",
             );
