@@ -33,16 +33,13 @@ fn python_stacks_are_complete() {
     assert!(recorded.samples() > 1000);
     let complete = recorded.samples_where(|stack| stack.cut.is_none());
     let started = |stack: &Stack| {
-        let mut names = stack.user.iter();
-        // The dynamic linker has a `_start` of its own, whose name only debug information knows.
-        names
-            .next()
-            .is_some_and(|name| name == "_start" || name.starts_with("ld-linux"))
+        let first = stack.user.first().map(String::as_str);
+        first == Some("_start") || stack.begins_in_linker()
     };
     let rightly = recorded.samples_where(|stack| stack.cut.is_none() && started(stack));
     assert_eq!(
         rightly, complete,
-        "complete stacks that do not begin with _start"
+        "complete stacks that do not begin where programs do"
     );
     let in_main = recorded.samples_where(|stack| stack.has("Py_BytesMain"));
     assert!(in_main * 100 >= recorded.samples() * 95, "{in_main}");

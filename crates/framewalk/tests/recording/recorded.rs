@@ -42,6 +42,16 @@ impl Stack {
         Some((stack, count.parse().ok()?))
     }
 
+    /// Whether the outermost frame is the dynamic linker's, which has names only with debug symbols.
+    pub(crate) fn begins_in_linker(&self) -> bool {
+        let named = self.user.get(1).is_some_and(|name| name == "_dl_start");
+        named
+            || self
+                .user
+                .first()
+                .is_some_and(|name| name.starts_with("ld-"))
+    }
+
     pub(crate) fn has(&self, function: &str) -> bool {
         self.user.iter().any(|name| name == function)
     }
