@@ -47,13 +47,6 @@ fn short_lived_children_are_recorded_from_their_first_instruction() {
     // 40 times 20 ms at 4,999 Hz, of CPU time that others may want, too.
     assert!(mixed > 1000, "{mixed}");
     // Before the C library there is the dynamic linker, whose entry has no caller.
-    // Its names are known only where debug information is installed.
-    let nameless = |stack: &Stack| {
-        let mut names = stack.user.iter();
-        names
-            .next()
-            .is_some_and(|name| name.starts_with("ld-linux"))
-    };
     let linking = |stack: &Stack| of_torture(stack) && stack.begins_in_linker();
     assert!(
         recorded.samples_where(linking) > 0,
