@@ -36,6 +36,7 @@ mod code;
 mod memory;
 pub mod origin;
 mod registers;
+pub mod registry;
 mod step;
 pub mod stop;
 mod walk;

@@ -8,9 +8,10 @@
 //! Both offsets count from the end of the auxiliary header.
 
 use crate::bytes::Bytes;
-use crate::error::Fault;
+use crate::error::{Error, Fault};
 use crate::layout::{Arch, Layout, layout};
 use crate::spec::{Abi, Flag, HEADER_SIZE, MAGIC, Version};
+use std::ops::Range;
 
 /// What the header says, checked against the bytes that are there.
 ///
@@ -50,9 +51,57 @@ impl Header {
         self.rows_at + self.rows_len
     }
 
-    /// Reads a header, tells every fault, and answers `None` where nothing can be made of it.
+    /// Checks the header of a section of `len` bytes of which nothing else is at hand.
+    pub fn parse(fixed: &[u8; HEADER_SIZE], len: u64) -> Result<Header, Error> {
+        let mut first = None;
+        let read = Header::read(fixed, len, &mut |fault| {
+            first.get_or_insert(fault);
+        });
+        match (read, first) {
+            (Some((header, _)), None) => Ok(header),
+            (_, fault) => Err(Error::section(fault.unwrap_or(Fault::HeaderCut))),
+        }
+    }
+
+    /// The addresses of a function by its index entry alone, in a section whose first byte is at
+    /// `section`. `None` where `entry` is cut, and where the function wraps around the address space.
+    pub fn function_range(&self, section: u64, index: u32, entry: &[u8]) -> Option<Range<u64>> {
+        let layout = layout(self.version)?;
+        let mut entry = Bytes::new(entry, self.arch.machine().big_endian);
+        let start = self.start(section, index, layout, entry)?;
+        entry.skip(usize::from(layout.start_size))?;
+        Some(start..start.checked_add(u64::from(entry.u32()?))?)
+    }
+
+    /// The first address of a function by its index entry; `None` where it wraps.
+    #[inline]
+    pub(crate) fn start(
+        &self,
+        section: u64,
+        index: u32,
+        layout: &Layout,
+        mut entry: Bytes<'_>,
+    ) -> Option<u64> {
+        let field = match layout.start_size {
+            8 => entry.u64()?.cast_signed(),
+            _ => i64::from(entry.u32()?.cast_signed()),
+        };
+        // Relative to the field itself, or to the section.
+        let base = if self.has(Flag::PCREL) {
+            section
+                .checked_add(self.index_at as u64)?
+                .checked_add(u64::from(index).checked_mul(self.index_entry as u64)?)?
+        } else {
+            section
+        };
+        base.checked_add_signed(field)
+    }
+
+    /// Reads the header of a section of `len` bytes, tells every fault, and answers `None` where
+    /// nothing can be made of it.
     pub(crate) fn read(
         bytes: &[u8],
+        len: u64,
         fault: &mut dyn FnMut(Fault),
     ) -> Option<(Header, &'static Layout)> {
         let Some(fixed) = bytes.get(..HEADER_SIZE) else {
@@ -99,7 +148,7 @@ impl Header {
         let rows_offset = c.u32()?;
 
         // In 64 bits no sum of these can overflow.
-        let end = bytes.len() as u64;
+        let end = len;
         let base = HEADER_SIZE as u64 + u64::from(auxiliary);
         let index_at = base + u64::from(index_offset);
         let index_end = index_at + u64::from(functions) * u64::from(layout.entry_size);

@@ -49,7 +49,7 @@ impl<'a> Section<'a> {
         address: u64,
         fault: &mut dyn FnMut(Fault),
     ) -> Option<Section<'a>> {
-        let (header, layout) = Header::read(bytes, fault)?;
+        let (header, layout) = Header::read(bytes, bytes.len() as u64, fault)?;
         let machine = header.arch.machine();
         let whole = Bytes::new(bytes, machine.big_endian);
         let index_len = usize::try_from(header.functions)
@@ -129,20 +129,9 @@ impl<'a> Section<'a> {
     #[inline]
     fn start(&self, index: u32) -> Option<u64> {
         let at = (index as usize).checked_mul(self.header.index_entry)?;
-        let mut entry = self.index.from(at)?;
-        let field = match self.format.layout.start_size {
-            8 => entry.u64()?.cast_signed(),
-            _ => i64::from(entry.u32()?.cast_signed()),
-        };
-        // Relative to the field itself, or to the section.
-        let base = if self.header.has(Flag::PCREL) {
-            self.address
-                .checked_add(self.header.index_at as u64)?
-                .checked_add(at as u64)?
-        } else {
-            self.address
-        };
-        base.checked_add_signed(field)
+        let entry = self.index.from(at)?;
+        self.header
+            .start(self.address, index, self.format.layout, entry)
     }
 
     #[inline]
