@@ -5,6 +5,7 @@
 mod bench;
 mod demo;
 mod fences;
+mod header;
 mod oracle;
 mod run;
 mod test;
@@ -50,6 +51,12 @@ const TASKS: &[Task] = &[
         arguments: "[cost] [python] [dwarf] [conversion] [build]",
         help: "measure, and print one table (as root)",
         run: bench::run,
+    },
+    Task {
+        name: "header",
+        arguments: "",
+        help: "print crates/announce/include/framewalk.h from the Rust tables",
+        run: header::run,
     },
     Task {
         name: "oracle",
