@@ -7,6 +7,10 @@
 // async-signal-safe calls are allowed.
 #![allow(unsafe_code)]
 
+mod filter;
+
+pub use filter::HANDED_OVER;
+
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -20,11 +24,16 @@ use std::process::{Child, Command, ExitStatus};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+/// How the gate is opened: the byte that the child reads.
+const PLAINLY: u8 = 1;
+const WITH_FILTER: u8 = 2;
+
 /// A child that waits before its exec. Dropping it ends the child without any exec.
 #[derive(Debug)]
 pub struct Waiting {
     pid: u32,
     gate: Option<File>,
+    told: File,
     spawn: Option<JoinHandle<io::Result<Child>>>,
 }
 
@@ -48,13 +57,15 @@ pub fn hold(command: &[OsString]) -> io::Result<Waiting> {
         .name("launch".into())
         .spawn(move || child.spawn())?;
 
+    let mut told = File::from(pid_reader);
     let mut pid = [0; 4];
-    match File::from(pid_reader).read_exact(&mut pid) {
+    match told.read_exact(&mut pid) {
         Ok(()) => {
             let pid = u32::from_ne_bytes(pid);
             Ok(Waiting {
                 pid,
                 gate: Some(File::from(gate_writer)),
+                told,
                 spawn: Some(spawn),
             })
         }
@@ -80,11 +91,17 @@ fn announce_and_wait(
     loop {
         match read(gate_reader, &mut byte) {
             Ok(0) => return Err(Errno::CANCELED.into()),
-            Ok(_) => return Ok(()),
+            Ok(_) => break,
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
     }
+    if byte == [WITH_FILTER] {
+        let failed = filter::install().err();
+        let errno = failed.and_then(|error| error.raw_os_error()).unwrap_or(0);
+        write(pid_writer, &errno.to_ne_bytes())?;
+    }
+    Ok(())
 }
 
 fn join(spawn: JoinHandle<io::Result<Child>>) -> io::Result<Child> {
@@ -100,14 +117,29 @@ impl Waiting {
     }
 
     /// Lets the child exec; an error is that of the exec (no such file, permission denied).
-    pub fn release(mut self) -> io::Result<Running> {
+    pub fn release(self) -> io::Result<Running> {
+        self.open(PLAINLY).map(|(running, _)| running)
+    }
+
+    /// The same, and what the child announces (docs/abi.md) goes to its tracer: it and all that it starts
+    /// run under a seccomp filter for this. The second part says why that could not be, if so.
+    pub fn release_to_tracer(self) -> io::Result<(Running, Option<io::Error>)> {
+        self.open(WITH_FILTER)
+    }
+
+    fn open(mut self, how: u8) -> io::Result<(Running, Option<io::Error>)> {
         let (Some(mut gate), Some(spawn)) = (self.gate.take(), self.spawn.take()) else {
             return Err(io::ErrorKind::NotFound.into());
         };
-        let opened = gate.write_all(&[1]);
+        let opened = gate.write_all(&[how]);
         drop(gate);
+        let mut errno = [0; 4];
+        // Without an answer the child has ended, and the exec's error is the one to tell.
+        let answered = how == WITH_FILTER && self.told.read_exact(&mut errno).is_ok();
         let child = join(spawn)?;
-        opened.map(|()| Running { child })
+        opened?;
+        let errno = Some(i32::from_ne_bytes(errno)).filter(|&errno| answered && errno != 0);
+        Ok((Running { child }, errno.map(io::Error::from_raw_os_error)))
     }
 }
 
@@ -222,10 +254,40 @@ mod tests {
     }
 
     #[test]
+    fn a_filter_is_there_when_it_was_asked_for_and_lets_other_calls_pass() {
+        let script = "cat /proc/self/status | cat";
+        let output = std::env::temp_dir().join(format!("framewalk-filter-{}", std::process::id()));
+        let mut seen = Vec::new();
+        for filter in [false, true] {
+            let script = format!("({script}) > {}", output.display());
+            let waiting = hold(&command(&["sh", "-c", &script])).unwrap();
+            let running = match filter {
+                true => waiting.release_to_tracer().map(|(running, failed)| {
+                    assert!(failed.is_none(), "{failed:?}");
+                    running
+                }),
+                false => waiting.release(),
+            };
+            assert_eq!(describe(wait(running.unwrap())), "exited with status 0");
+            let status = std::fs::read_to_string(&output).unwrap();
+            std::fs::remove_file(&output).unwrap();
+            seen.push(status.contains("Seccomp:\t2"));
+        }
+        // The tests themselves may run under a filter.
+        let own = std::fs::read_to_string("/proc/self/status").unwrap();
+        assert_eq!(seen, [own.contains("Seccomp:\t2"), true]);
+    }
+
+    #[test]
     fn a_command_that_does_not_exist_is_an_error_at_release() {
         let waiting = hold(&command(&["/nonexistent/command"])).unwrap();
         assert_eq!(
             waiting.release().unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
+        let waiting = hold(&command(&["/nonexistent/command"])).unwrap();
+        assert_eq!(
+            waiting.release_to_tracer().unwrap_err().kind(),
             io::ErrorKind::NotFound
         );
     }

@@ -227,10 +227,20 @@ fn take(
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     let monotonic = clock_gettime(ClockId::Monotonic);
+    let to_tracer = engine.answers_announcements();
     let release = |waiting: Waiting| {
-        waiting
-            .release()
-            .with_context(|| format!("{}: cannot be run", args.command[0].display()))
+        let released = match to_tracer {
+            true => waiting.release_to_tracer().map(|(running, unheard)| {
+                if let Some(error) = unheard {
+                    eprintln!(
+                        "framewalk: announced sections will not be heard: no seccomp filter: {error}"
+                    );
+                }
+                running
+            }),
+            false => waiting.release(),
+        };
+        released.with_context(|| format!("{}: cannot be run", args.command[0].display()))
     };
     let command = waiting.map(release).transpose()?;
     raise_file_limit();

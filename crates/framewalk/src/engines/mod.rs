@@ -67,6 +67,11 @@ pub trait Engine {
     fn name(&self) -> &'static str;
     /// `deferred`, `immediate`, or for the others `copy` (perf) and `stopped` (ptrace).
     fn mode(&self) -> &'static str;
+    /// It traces a command and answers what that announces, if the command hands it over
+    /// ([`crate::launch::Waiting::release_to_tracer`]).
+    fn answers_announcements(&self) -> bool {
+        false
+    }
     /// Begins to sample (for a child: arms the events; its exec starts them).
     fn start(&mut self) -> anyhow::Result<()>;
     /// Waits at most `timeout` for samples and hands over all that are there. False when the target

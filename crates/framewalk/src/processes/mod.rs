@@ -1,5 +1,6 @@
 //! What runs and what it maps: the objects that were met, their tables, and the mappings of processes.
 
+mod announced;
 mod current;
 mod image;
 mod mapped_file;
@@ -12,6 +13,7 @@ pub(crate) mod task;
 mod vma_query;
 mod walker;
 
+pub use announced::{AnnouncedCode, Failures, MemoryRead, SectionCopies};
 pub use current::CurrentMappings;
 pub use image::Lack;
 pub(crate) use mappings::NewMapping;

@@ -1,6 +1,6 @@
 //! The Rust walker over the mappings of a process and the tables of its objects.
 
-use super::{Backing, Mapping, Mappings, Objects, Tables};
+use super::{AnnouncedCode, Backing, Mapping, Mappings, Objects, Tables};
 use crate::sample::{Frame, Place};
 use framewalk_walk::{Code, Found, Memory, Says, Start, Stop, walk};
 
@@ -10,6 +10,7 @@ pub struct ProcessCode<'a> {
     mappings: &'a Mappings,
     objects: &'a Objects,
     tables: &'a mut Tables,
+    announced: Option<AnnouncedCode<'a>>,
     last: Option<&'a Mapping>,
     asked: Vec<u64>,
 }
@@ -25,9 +26,15 @@ impl<'a> ProcessCode<'a> {
             mappings,
             objects,
             tables,
+            announced: None,
             last: None,
             asked: Vec::new(),
         }
+    }
+
+    /// The same, where what the process announced comes before the tables of its objects.
+    pub fn with_announced(self, announced: Option<AnnouncedCode<'a>>) -> ProcessCode<'a> {
+        ProcessCode { announced, ..self }
     }
 
     /// An address in every mapping that was looked at, and those that were in none.
@@ -58,14 +65,15 @@ impl Code for ProcessCode<'_> {
                 says: Says::Stop(Stop::NotCode),
             };
         };
-        let says = match mapping.backing {
+        let announced = self.announced.as_mut().and_then(|code| code.find(pc));
+        let says = announced.unwrap_or_else(|| match mapping.backing {
             Backing::Object(id) => self
                 .tables
                 .get(id, self.objects)
                 .find(mapping.file_offset(pc)),
             Backing::Anonymous => Says::Undescribed,
             Backing::Gone => Says::Stop(Stop::ObjectGone),
-        };
+        });
         Found {
             place: mapping.place(pc),
             says,

@@ -4,12 +4,17 @@
 //! ```text
 //! running --tick: interrupt--> stops --walk--> resumed
 //!         --signal, clone, exec--> stops --passed on--> resumed
+//!         --announcement--> stops --answered--> resumed
 //!         --group-stop--> stays stopped (listening) until SIGCONT
 //! ```
+//!
+//! A command that is started for it also has its announcements answered (`announcing.rs`): it runs under a
+//! seccomp filter that stops it before those calls.
 //!
 //! A thread is only interrupted while it runs, so that hardly a system call is disturbed; those that
 //! ptrace(2) names under "BUGS" may return EINTR where one is.
 
+mod announcing;
 mod memory;
 mod sys;
 mod tracees;
@@ -17,6 +22,7 @@ mod tracees;
 use super::{Counts, Engine, Settings, Target, Unavailable};
 use crate::processes::{CurrentMappings, Objects, ProcessCode, Tables, walk_process};
 use crate::sample::Sample;
+use announcing::Announcing;
 use framewalk_walk::{Start, Stop};
 use memory::LiveMemory;
 use rustix::time::{ClockId, clock_gettime};
@@ -38,6 +44,7 @@ pub struct Ptrace {
     next_look: Instant,
     mappings: HashMap<u32, CurrentMappings>,
     tables: Tables,
+    announcing: Announcing,
     memory: LiveMemory,
     counts: Counts,
 }
@@ -63,6 +70,7 @@ impl Ptrace {
             next_look: Instant::now(),
             mappings: HashMap::new(),
             tables: Tables::default(),
+            announcing: Announcing::default(),
             memory: LiveMemory::new(),
             counts: Counts::default(),
         })
@@ -94,7 +102,22 @@ impl Ptrace {
                     }
                     self.tracees.resume(tid);
                 }
-                Told::Exec { pid } => drop(self.mappings.remove(&pid)),
+                Told::Exec { pid } => {
+                    self.mappings.remove(&pid);
+                    self.announcing.exec(pid);
+                }
+                Told::Created {
+                    parent,
+                    child,
+                    shares,
+                } => {
+                    self.announcing.created(parent, child, shares);
+                    self.tracees.let_begin(child);
+                }
+                Told::Filtered { pid } => {
+                    self.announcing.answer(pid, tid);
+                    self.tracees.resume(tid);
+                }
                 Told::Other => {}
             }
         }
@@ -103,6 +126,7 @@ impl Ptrace {
             self.next_look = now + LOOK_EVERY;
             for pid in self.tracees.forget_ended() {
                 self.mappings.remove(&pid);
+                self.announcing.exit(pid);
             }
         }
     }
@@ -135,7 +159,8 @@ impl Ptrace {
         // It is walked by the mappings as they were read last. If one that was used is another by now,
         // they are read, and it is walked again.
         let stop = loop {
-            let mut code = ProcessCode::new(current.mappings(), objects, &mut self.tables);
+            let code = ProcessCode::new(current.mappings(), objects, &mut self.tables);
+            let mut code = code.with_announced(self.announcing.code(pid, tid));
             let start = Start::topmost(registers);
             let stop = walk_process(
                 start,
@@ -144,7 +169,9 @@ impl Ptrace {
                 self.settings.max_frames,
                 &mut frames,
             );
-            if fresh || current.are_as_read(code.asked()) {
+            let as_read = fresh || current.are_as_read(code.asked());
+            drop(code);
+            if as_read {
                 break stop;
             }
             current.read(pid, objects).ok()?;
@@ -169,6 +196,10 @@ impl Engine for Ptrace {
 
     fn mode(&self) -> &'static str {
         "stopped"
+    }
+
+    fn answers_announcements(&self) -> bool {
+        true
     }
 
     fn start(&mut self) -> anyhow::Result<()> {
@@ -210,6 +241,7 @@ impl Engine for Ptrace {
                 "{left} threads did not stop to be let go; they are when this program ends"
             ));
         }
+        counts.notes.extend(self.announcing.notes());
         counts.notes.extend(self.tables.notes(objects));
         Ok(counts)
     }

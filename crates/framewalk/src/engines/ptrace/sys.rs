@@ -4,7 +4,7 @@
 
 use framewalk_walk::Registers;
 use std::io;
-use std::mem::{MaybeUninit, size_of};
+use std::mem::{MaybeUninit, offset_of, size_of};
 use std::ptr::null_mut;
 
 /// A traced thread that has stopped.
@@ -28,13 +28,19 @@ fn request(request: libc::c_uint, tid: u32, address: usize, data: usize) -> io::
     }
 }
 
-/// Begins to trace a thread without stopping it; what it creates is traced too.
-pub(super) fn seize(tid: u32) -> io::Result<()> {
+/// Begins to trace a thread without stopping it; what it creates is traced too. `filtered`: it also
+/// stops where a seccomp filter says so.
+pub(super) fn seize(tid: u32, filtered: bool) -> io::Result<()> {
     let options = libc::PTRACE_O_TRACECLONE
         | libc::PTRACE_O_TRACEFORK
         | libc::PTRACE_O_TRACEVFORK
         | libc::PTRACE_O_TRACEEXEC;
-    request(libc::PTRACE_SEIZE, tid, 0, options as usize)
+    let seccomp = if filtered {
+        libc::PTRACE_O_TRACESECCOMP
+    } else {
+        0
+    };
+    request(libc::PTRACE_SEIZE, tid, 0, (options | seccomp) as usize)
 }
 
 /// Asks a thread to stop; it is told by [`stopped`].
@@ -78,6 +84,50 @@ pub(super) fn event_message(tid: u32) -> io::Result<u64> {
 
 /// The registers of a stopped thread; none where it runs 32-bit code.
 pub(super) fn registers(tid: u32) -> io::Result<Option<Registers>> {
+    let Some(r) = all_registers(tid)? else {
+        return Ok(None);
+    };
+    // By DWARF number (AMD64 psABI figure 3.36).
+    let full = [
+        r.rax, r.rdx, r.rcx, r.rbx, r.rsi, r.rdi, r.rbp, r.rsp, r.r8, r.r9, r.r10, r.r11, r.r12,
+        r.r13, r.r14, r.r15, r.rip,
+    ];
+    Ok(Some(Registers {
+        pc: r.rip,
+        sp: r.rsp,
+        fp: r.rbp,
+        full: Some(full),
+    }))
+}
+
+/// The system call that a stopped thread is in.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Call {
+    pub(super) number: i64,
+    /// The first five arguments.
+    pub(super) arguments: [u64; 5],
+}
+
+/// The system call that a stopped thread is in; none where it runs 32-bit code.
+pub(super) fn call(tid: u32) -> io::Result<Option<Call>> {
+    Ok(all_registers(tid)?.map(|r| Call {
+        number: r.orig_rax.cast_signed(),
+        arguments: [r.rdi, r.rsi, r.rdx, r.r10, r.r8],
+    }))
+}
+
+/// Answers the system call that a thread has stopped before, in place of the kernel.
+pub(super) fn answer(tid: u32, result: i64) -> io::Result<()> {
+    let rax = offset_of!(libc::user_regs_struct, rax);
+    let number = offset_of!(libc::user_regs_struct, orig_rax);
+    let poke = libc::PTRACE_POKEUSER;
+    request(poke, tid, rax, result as usize)?;
+    // No call: the kernel passes over it, and rax is what the thread sees.
+    request(poke, tid, number, -1i64 as usize)
+}
+
+/// All registers of a stopped thread; none where it runs 32-bit code.
+fn all_registers(tid: u32) -> io::Result<Option<libc::user_regs_struct>> {
     const NT_PRSTATUS: usize = 1;
     /// The code segment of 64-bit user code (arch/x86/include/asm/segment.h __USER_CS).
     const USER_CS: u64 = 0x33;
@@ -104,17 +154,7 @@ pub(super) fn registers(tid: u32) -> io::Result<Option<Registers>> {
     if vector.iov_len != size_of::<libc::user_regs_struct>() || r.cs != USER_CS {
         return Ok(None);
     }
-    // By DWARF number (AMD64 psABI figure 3.36).
-    let full = [
-        r.rax, r.rdx, r.rcx, r.rbx, r.rsi, r.rdi, r.rbp, r.rsp, r.r8, r.r9, r.r10, r.r11, r.r12,
-        r.r13, r.r14, r.r15, r.rip,
-    ];
-    Ok(Some(Registers {
-        pc: r.rip,
-        sp: r.rsp,
-        fp: r.rbp,
-        full: Some(full),
-    }))
+    Ok(Some(r))
 }
 
 /// A thread traced by the calling thread that has stopped and was not told yet.
@@ -181,6 +221,12 @@ fn look(which: libc::idtype_t, id: u32, flags: i32) -> io::Result<Option<Told>> 
         }
     };
     Ok((told.tid != 0).then_some(told))
+}
+
+/// Reads memory of a thread's process (its user address space): all of it, or false.
+pub(super) fn read_all(tid: u32, address: u64, into: &mut [u8]) -> bool {
+    let length = into.len();
+    read_memory(tid, [(address, length)], into) == length
 }
 
 /// Reads memory of a process (its user address space) until the first piece that cannot be read.

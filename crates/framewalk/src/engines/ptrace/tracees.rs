@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 
 /// How long threads get to stop when they are let go.
 const DETACH_TIME: Duration = Duration::from_secs(5);
+/// How long a process is held at its first instruction until its creator tells of it: only one that is
+/// killed at that moment never does.
+const HOLD_TIME: Duration = Duration::from_secs(1);
 /// Rounds of looking for threads that were created while others were seized.
 const SEIZE_ROUNDS: usize = 100;
 
@@ -33,6 +36,10 @@ struct Tracee {
     before_exec: bool,
     /// It was created by a traced thread, and has not come to its first stop.
     starting: bool,
+    /// No creator told of its process yet.
+    unmet: bool,
+    /// Since when it has been held for that.
+    held: Option<Instant>,
 }
 
 /// What a thread told.
@@ -42,6 +49,15 @@ pub(super) enum Told {
     Stopped { pid: u32, comm: String },
     /// Its process runs another program now.
     Exec { pid: u32 },
+    /// Its process created another one, which waits for [`Tracees::let_begin`] if it has come so far.
+    Created {
+        parent: u32,
+        child: u32,
+        /// Both have the same address space.
+        shares: bool,
+    },
+    /// A seccomp filter stopped it before a system call. It waits for [`Tracees::resume`].
+    Filtered { pid: u32 },
     /// Something that has been dealt with.
     Other,
 }
@@ -53,14 +69,17 @@ pub(super) struct Tracees {
     /// A byte comes here when any child of this process or traced thread has something to tell.
     bell: OwnedFd,
     bell_signal: SigId,
+    /// They run under a filter that hands announcements over: who is created by whom matters.
+    filtered: bool,
     /// The thread that made this: only it can trace.
     tracer: u32,
 }
 
 impl Tracees {
-    /// Begins to trace all threads of processes.
+    /// Begins to trace all threads of processes. Those that wait before an exec get a filter there, and
+    /// stop where it says so.
     pub(super) fn seize(pids: &[u32], before_exec: bool) -> Result<Tracees, Unavailable> {
-        let mut tracees = Tracees::nobody().map_err(|error| Unavailable {
+        let mut tracees = Tracees::nobody(before_exec).map_err(|error| Unavailable {
             what: format!("SIGCHLD: {error}"),
             missing: "file descriptors".into(),
         })?;
@@ -85,7 +104,7 @@ impl Tracees {
         Ok(tracees)
     }
 
-    fn nobody() -> io::Result<Tracees> {
+    fn nobody(filtered: bool) -> io::Result<Tracees> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (bell, ringer) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         let bell_signal = pipe::register(SIGCHLD, ringer)?;
@@ -94,6 +113,7 @@ impl Tracees {
             tracees: HashMap::new(),
             bell,
             bell_signal,
+            filtered,
             tracer,
         })
     }
@@ -102,7 +122,7 @@ impl Tracees {
         if self.tracees.contains_key(&tid) {
             return Ok(());
         }
-        match sys::seize(tid) {
+        match sys::seize(tid, self.filtered) {
             Ok(()) => {}
             Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => return Ok(()),
             // Created by a thread that is traced: so it is traced already.
@@ -122,6 +142,8 @@ impl Tracees {
             listening: false,
             before_exec,
             starting,
+            unmet: false,
+            held: None,
         };
         self.tracees.entry(tid).or_insert(tracee);
     }
@@ -167,11 +189,26 @@ impl Tracees {
                 if let Some(comm) = tracee.interrupted.take() {
                     return Some((tid, Told::Stopped { pid, comm }));
                 }
+                if tracee.unmet {
+                    tracee.held = Some(Instant::now());
+                    return Some((tid, Told::Other));
+                }
             }
             libc::PTRACE_EVENT_CLONE | libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK => {
                 let before_exec = tracee.before_exec;
-                self.meet_child(tid, before_exec);
+                let child = self.meet_child(tid, before_exec);
+                if let Some(child) = child.filter(|&child| self.filtered && child != pid) {
+                    let shares = shares_memory(tid, event);
+                    self.resume(tid);
+                    let created = Told::Created {
+                        parent: pid,
+                        child,
+                        shares,
+                    };
+                    return Some((tid, created));
+                }
             }
+            libc::PTRACE_EVENT_SECCOMP => return Some((tid, Told::Filtered { pid })),
             libc::PTRACE_EVENT_EXEC => {
                 (tracee.before_exec, tracee.interrupted) = (false, None);
                 // The thread that called it has the leader's id now, and is the only one left.
@@ -195,7 +232,12 @@ impl Tracees {
             if task::status(tid, "TracerPid") != Some(self.tracer) {
                 return None;
             }
-            self.add(task::status(tid, "Tgid").unwrap_or(tid), tid, false, true);
+            let pid = task::status(tid, "Tgid").unwrap_or(tid);
+            let unmet = self.filtered && self.tracees.values().all(|tracee| tracee.pid != pid);
+            self.add(pid, tid, false, true);
+            if let Some(tracee) = self.tracees.get_mut(&tid) {
+                tracee.unmet = unmet;
+            }
         }
         self.tracees.get_mut(&tid)
     }
@@ -209,6 +251,10 @@ impl Tracees {
                 collect(tracee.pid, tid);
                 ended.push(tracee.pid);
             }
+            let held_for = tracee.held.map(|since| since.elapsed());
+            if !has_ended && held_for.is_some_and(|time| time >= HOLD_TIME) {
+                tracee.begin(tid);
+            }
             !has_ended
         });
         ended.retain(|&pid| self.tracees.values().all(|tracee| tracee.pid != pid));
@@ -220,20 +266,20 @@ impl Tracees {
         let _ = sys::resume(tid, 0);
     }
 
-    /// A thread that a traced one has created, which stops by itself at its first instruction.
-    fn meet_child(&mut self, parent: u32, before_exec: bool) {
-        let Some(tid) = sys::event_message(parent)
-            .ok()
-            .and_then(|tid| u32::try_from(tid).ok())
-        else {
-            return;
-        };
-        self.add(
-            task::status(tid, "Tgid").unwrap_or(tid),
-            tid,
-            before_exec,
-            true,
-        );
+    /// Lets a process begin that was held until its creator told of it.
+    pub(super) fn let_begin(&mut self, pid: u32) {
+        if let Some(tracee) = self.tracees.get_mut(&pid) {
+            tracee.begin(pid);
+        }
+    }
+
+    /// A thread that a traced one has created, which stops by itself at its first instruction; its process.
+    fn meet_child(&mut self, parent: u32, before_exec: bool) -> Option<u32> {
+        let message = sys::event_message(parent).ok()?;
+        let tid = u32::try_from(message).ok()?;
+        let pid = task::status(tid, "Tgid").unwrap_or(tid);
+        self.add(pid, tid, before_exec, true);
+        Some(pid)
     }
 
     /// Waits until some thread may have something to tell, at most until then.
@@ -260,8 +306,9 @@ impl Tracees {
 
     /// Lets all threads go as they are; how many could not be stopped for it.
     pub(super) fn detach(&mut self) -> usize {
-        for &tid in self.tracees.keys() {
+        for (&tid, tracee) in &mut self.tracees {
             let _ = sys::interrupt(tid);
+            tracee.begin(tid);
         }
         let end = Instant::now() + DETACH_TIME;
         loop {
@@ -290,10 +337,40 @@ impl Tracees {
     }
 }
 
+impl Tracee {
+    fn begin(&mut self, tid: u32) {
+        self.unmet = false;
+        if self.held.take().is_some() {
+            let _ = sys::resume(tid, 0);
+        }
+    }
+}
+
 impl Drop for Tracees {
     fn drop(&mut self) {
         self.detach();
         unregister(self.bell_signal);
+    }
+}
+
+/// Whether a thread that has stopped for the creation of a process shares its address space with that:
+/// what its system call asked for. (kcmp(2) would know too, but is not allowed everywhere.)
+fn shares_memory(tid: u32, event: i32) -> bool {
+    const VM: u64 = libc::CLONE_VM as u64;
+    let vfork = event == libc::PTRACE_EVENT_VFORK;
+    let Ok(Some(call)) = sys::call(tid) else {
+        return vfork;
+    };
+    let [first, ..] = call.arguments;
+    match call.number {
+        libc::SYS_clone => first & VM != 0,
+        libc::SYS_clone3 => {
+            let mut flags = [0; 8];
+            let read = sys::read_all(tid, first, &mut flags);
+            (read && u64::from_le_bytes(flags) & VM != 0) || (!read && vfork)
+        }
+        libc::SYS_fork => false,
+        _ => vfork,
     }
 }
 

@@ -1,0 +1,84 @@
+//! Answers what the command's processes announce (docs/abi.md): a seccomp filter stops them before the
+//! call, the reference registry answers, and the kernel never sees it.
+
+use super::sys;
+use crate::launch::HANDED_OVER;
+use crate::processes::{AnnouncedCode, SectionCopies};
+use framewalk_walk::registry::Registry;
+
+/// What the processes announced, and copies of it.
+#[derive(Debug, Default)]
+pub(super) struct Announcing {
+    registry: Registry,
+    copies: SectionCopies,
+}
+
+impl Announcing {
+    /// Answers the system call that a filter stopped a thread before.
+    pub(super) fn answer(&mut self, pid: u32, tid: u32) {
+        // What a filter of the program's own hands to a tracer would find none, but for framewalk.
+        let answer = self.call(pid, tid).unwrap_or(-libc::ENOSYS);
+        // It fails for a thread that has just been killed.
+        let _ = sys::answer(tid, answer.into());
+    }
+
+    fn call(&mut self, pid: u32, tid: u32) -> Option<i32> {
+        if sys::event_message(tid).ok()? != u64::from(HANDED_OVER) {
+            return None;
+        }
+        let call = sys::call(tid).ok()??;
+        let [option, arguments @ ..] = call.arguments;
+        if call.number != libc::SYS_prctl {
+            return None;
+        }
+        let mut read = |address, into: &mut [u8]| sys::read_all(tid, address, into);
+        let answer = self
+            .registry
+            .prctl(pid, option as u32, arguments, &mut read);
+        self.copies.keep(pid, self.registry.sections(pid));
+        answer
+    }
+
+    /// A process created another one.
+    pub(super) fn created(&mut self, parent: u32, child: u32, shares: bool) {
+        match shares {
+            true => self.registry.share(parent, child),
+            false => self.registry.fork(parent, child),
+        }
+    }
+
+    /// A process runs another program now.
+    pub(super) fn exec(&mut self, pid: u32) {
+        self.registry.exec(pid);
+        self.copies.keep(pid, &[]);
+    }
+
+    /// A process has ended.
+    pub(super) fn exit(&mut self, pid: u32) {
+        self.registry.exit(pid);
+        self.copies.keep(pid, &[]);
+    }
+
+    /// What the process of a stopped thread has announced; none if that is nothing.
+    pub(super) fn code(&mut self, pid: u32, tid: u32) -> Option<AnnouncedCode<'_>> {
+        let sections = self.registry.sections(pid);
+        (!sections.is_empty()).then(|| AnnouncedCode {
+            pid,
+            sections,
+            copies: &mut self.copies,
+            read: Box::new(move |address, into: &mut [u8]| sys::read_all(tid, address, into)),
+        })
+    }
+
+    /// What is worth a line to the user.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let mut notes = self.copies.failures().notes();
+        if self.registry.uncopied() > 0 {
+            let count = self.registry.uncopied();
+            notes.push(format!(
+                "{count} forks found no room for what was announced"
+            ));
+        }
+        notes
+    }
+}
