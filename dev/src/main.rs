@@ -9,6 +9,7 @@ mod header;
 mod oracle;
 mod run;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,12 @@ const TASKS: &[Task] = &[
         arguments: "",
         help: "all tests and checks, as CI runs them",
         run: test::run,
+    },
+    Task {
+        name: "vm",
+        arguments: "[KERNEL...] [PAYLOAD...]",
+        help: "the tests that need another kernel, each in an emulated machine",
+        run: vm::run,
     },
     Task {
         name: "fmt",
@@ -69,6 +76,9 @@ const TASKS: &[Task] = &[
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    if words == [vm::GUEST] {
+        return vm::guest();
+    }
     let task = words
         .first()
         .and_then(|name| TASKS.iter().find(|task| task.name == *name));

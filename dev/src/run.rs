@@ -23,9 +23,14 @@ pub(crate) fn framewalk() -> Result<PathBuf, String> {
     if !status.success() {
         return Err(format!("cargo {}: {status}", build.join(" ")));
     }
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| top().join("target"), PathBuf::from);
-    Ok(target.join("release/framewalk"))
+    Ok(target().join("release/framewalk"))
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target() -> PathBuf {
+    // cargo takes a relative one from where it runs: the top.
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    top().join(target)
 }
 
 /// Runs a command to its end.

@@ -3,7 +3,8 @@
 //! A test that cannot run here passes and prints `SKIPPED test: why` (or `skipped: why`): it is
 //! counted as skipped, not as passed. Formatting and lints count as one test each.
 
-use crate::run;
+use crate::{run, vm};
+use std::fmt;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
 
@@ -25,57 +26,125 @@ const TEST: &[&str] = &[
 ];
 
 pub(crate) fn run(_: &[&str]) -> ExitCode {
-    let mut counts = Counts::default();
+    let mut tests = Tests::default();
     for (name, arguments) in [("fmt", FMT), ("clippy", CLIPPY)] {
         let passed = run::status(run::cargo(arguments)).is_ok_and(|status| status.success());
-        let result = if passed { "ok" } else { "FAILED" };
-        println!("test {name} ... {result}");
-        counts.test(name, result);
+        let outcome = match passed {
+            true => Outcome::Passed,
+            false => Outcome::Failed(String::new()),
+        };
+        let test = Test::new(name, outcome);
+        println!("{test}");
+        tests.list.push(test);
     }
-    if let Err(error) = tests(run::cargo(TEST), &mut counts) {
-        counts.failed += 1;
+    if let Err(error) = cargo_test(run::cargo(TEST), &mut tests) {
         eprintln!("{error}");
+        tests
+            .list
+            .push(Test::new("cargo test", Outcome::Failed(error)));
     }
-    for skipped in &counts.skipped {
-        println!("SKIPPED {skipped}");
+    vm::all(&mut |test| tests.list.push(test));
+    for (name, why) in tests.skipped() {
+        println!("SKIPPED {name}: {why}");
     }
-    println!(
-        "{} passed, {} failed, {} skipped",
-        counts.passed,
-        counts.failed,
-        counts.skipped.len()
-    );
-    match counts.failed {
+    let (failed, skipped) = (tests.failed(), tests.skipped().count());
+    let passed = tests.list.len() - failed - skipped;
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
+    match failed {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     }
 }
 
-#[derive(Default)]
-struct Counts {
-    passed: usize,
-    failed: usize,
-    /// `test: why`
-    skipped: Vec<String>,
+/// A test and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Test {
+    pub(crate) name: String,
+    pub(crate) outcome: Outcome,
 }
 
-impl Counts {
-    fn test(&mut self, name: &str, result: &str) {
-        match result {
-            "ok" => self.passed += 1,
-            "FAILED" => self.failed += 1,
-            ignored => self.skipped.push(format!("{name}: {ignored}")),
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Passed,
+    /// Why, if it is not said elsewhere.
+    Failed(String),
+    /// Why.
+    Skipped(String),
+}
+
+impl Test {
+    pub(crate) fn new(name: &str, outcome: Outcome) -> Test {
+        let name = name.to_string();
+        Test { name, outcome }
+    }
+
+    /// A test that fails with a reason.
+    pub(crate) fn of(name: &str, result: Result<(), String>) -> Test {
+        Test::new(
+            name,
+            result.map_or_else(Outcome::Failed, |()| Outcome::Passed),
+        )
+    }
+}
+
+impl fmt::Display for Test {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "test {} ... ", self.name)?;
+        match &self.outcome {
+            Outcome::Passed => write!(f, "ok"),
+            Outcome::Failed(why) if why.is_empty() => write!(f, "FAILED"),
+            Outcome::Failed(why) => write!(f, "FAILED: {why}"),
+            Outcome::Skipped(why) => write!(f, "skipped: {why}"),
+        }
+    }
+}
+
+/// The tests so far.
+#[derive(Debug, Default)]
+pub(crate) struct Tests {
+    pub(crate) list: Vec<Test>,
+}
+
+impl Tests {
+    pub(crate) fn failed(&self) -> usize {
+        let failed = |test: &&Test| matches!(test.outcome, Outcome::Failed(_));
+        self.list.iter().filter(failed).count()
+    }
+
+    /// Names and reasons.
+    fn skipped(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.list.iter().filter_map(|test| match &test.outcome {
+            Outcome::Skipped(why) => Some((test.name.as_str(), why.as_str())),
+            _ => None,
+        })
+    }
+
+    /// A result as a test program prints it.
+    fn result(&mut self, name: &str, result: &str) {
+        let outcome = match result {
+            "ok" => Outcome::Passed,
+            "FAILED" => Outcome::Failed(String::new()),
+            ignored => Outcome::Skipped(ignored.to_string()),
+        };
+        self.list.push(Test::new(name, outcome));
+    }
+
+    /// A test that passed says that it was skipped. Once is enough, however many reasons it gives.
+    fn skip(&mut self, name: &str, why: &str) {
+        let latest = self.list.iter_mut().rev().find(|test| test.name == name);
+        if let Some(test) = latest.filter(|test| test.outcome == Outcome::Passed) {
+            test.outcome = Outcome::Skipped(why.to_string());
         }
     }
 }
 
 /// Runs the tests, shows what they say apart from the words of those that pass, and counts.
-fn tests(mut cargo: Command, counts: &mut Counts) -> Result<(), String> {
+fn cargo_test(mut cargo: Command, tests: &mut Tests) -> Result<(), String> {
     let mut child = cargo
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| format!("cargo: {error}"))?;
-    let failed = counts.failed;
+    let failed = tests.failed();
     let mut report = Report::default();
     for line in child
         .stdout
@@ -86,14 +155,14 @@ fn tests(mut cargo: Command, counts: &mut Counts) -> Result<(), String> {
     {
         let line = line.map_err(|error| format!("cargo test: {error}"))?;
         let line = String::from_utf8_lossy(&line);
-        if report.line(&line, counts) {
+        if report.line(&line, tests) {
             println!("{line}");
         }
     }
     let status = child
         .wait()
         .map_err(|error| format!("cargo test: {error}"))?;
-    match status.success() || counts.failed > failed {
+    match status.success() || tests.failed() > failed {
         true => Ok(()),
         // A test program that did not build, or that did not live to tell.
         false => Err(format!("cargo test: {status}")),
@@ -102,7 +171,7 @@ fn tests(mut cargo: Command, counts: &mut Counts) -> Result<(), String> {
 
 /// Where in the report of a test program we are.
 #[derive(Default)]
-struct Report {
+pub(crate) struct Report {
     /// The test whose output follows.
     section: Option<String>,
     /// Within the output of tests that passed.
@@ -111,7 +180,7 @@ struct Report {
 
 impl Report {
     /// Takes a line; true if it is worth showing.
-    fn line(&mut self, line: &str, counts: &mut Counts) -> bool {
+    pub(crate) fn line(&mut self, line: &str, tests: &mut Tests) -> bool {
         if let Some(name) = line
             .strip_prefix("---- ")
             .and_then(|rest| rest.strip_suffix(" stdout ----"))
@@ -124,15 +193,10 @@ impl Report {
             *self = Report::default();
         } else if let (Some(name), Some(why)) = (&self.section, skipped(line)) {
             if self.quiet {
-                let name = format!("{name}: ");
-                // Once, however many reasons it gives; it was counted as passed when it ended.
-                if !counts.skipped.iter().any(|known| known.starts_with(&name)) {
-                    counts.passed = counts.passed.saturating_sub(1);
-                    counts.skipped.push(name + why);
-                }
+                tests.skip(name, why);
             }
         } else if let (None, Some((name, result))) = (&self.section, result(line)) {
-            counts.test(name, result);
+            tests.result(name, result);
         }
         !self.quiet
     }
@@ -194,14 +258,18 @@ test five - doc (line 3) ... ok
 
     #[test]
     fn a_skipped_test_is_not_a_passed_one() {
-        let (mut counts, mut report) = (Counts::default(), Report::default());
+        let (mut tests, mut report) = (Tests::default(), Report::default());
         let shown: Vec<&str> = REPORT
             .lines()
-            .filter(|line| report.line(line, &mut counts))
+            .filter(|line| report.line(line, &mut tests))
             .collect();
         assert!(shown.contains(&"boom") && !shown.contains(&"nothing to say"));
-        assert_eq!((counts.passed, counts.failed), (2, 1));
-        let skipped = ["four: ignored, needs a printer", "one: no engine: at all"];
-        assert_eq!(counts.skipped, skipped);
+        let skipped: Vec<_> = tests.skipped().collect();
+        let known = [
+            ("one", "no engine: at all"),
+            ("four", "ignored, needs a printer"),
+        ];
+        assert_eq!(skipped, known);
+        assert_eq!((tests.list.len(), tests.failed()), (5, 1));
     }
 }
