@@ -1,5 +1,6 @@
 //! Compiles the BPF programs and generates their skeleton into OUT_DIR.
 
+use framewalk_announce::{Refusal, abi};
 use framewalk_walk::{Origin, Stop};
 use libbpf_cargo::SkeletonBuilder;
 use std::path::{Path, PathBuf};
@@ -18,23 +19,28 @@ fn main() {
     fs::write(out.join("reasons.h"), reasons()).expect("OUT_DIR is writable");
 
     let clang = find_clang();
-    SkeletonBuilder::new()
-        .source(bpf.join("sampler.bpf.c"))
-        .clang(&clang)
-        .clang_args([
-            "-mcpu=v4".into(),
-            "-Wall".into(),
-            "-Werror".into(),
-            "-I".into(),
-            out.clone().into_os_string(),
-            "-I".into(),
-            bpf.as_os_str().to_owned(),
-        ])
-        .build_and_generate(out.join("sampler.skel.rs"))
-        .unwrap_or_else(|error| panic!("{clang} could not build bpf/sampler.bpf.c: {error:#}"));
+    for object in ["sampler", "announce"] {
+        let source = bpf.join(format!("{object}.bpf.c"));
+        SkeletonBuilder::new()
+            .source(&source)
+            .clang(&clang)
+            .clang_args([
+                "-mcpu=v4".into(),
+                "-Wall".into(),
+                "-Werror".into(),
+                "-I".into(),
+                out.clone().into_os_string(),
+                "-I".into(),
+                bpf.as_os_str().to_owned(),
+            ])
+            .build_and_generate(out.join(format!("{object}.skel.rs")))
+            .unwrap_or_else(|error| {
+                panic!("{clang} could not build {}: {error:#}", source.display())
+            });
+    }
 }
 
-/// The numbers of stops and origins, from the tables of the walk crate: one source for both languages.
+/// The numbers that the tables of other crates have: one source for both languages.
 fn reasons() -> String {
     let constant = |kind: &str, name: String, number: u8| {
         let mut upper = String::new();
@@ -52,7 +58,23 @@ fn reasons() -> String {
     let origins = Origin::ALL
         .iter()
         .map(|o| constant("ORIGIN", format!("{o:?}"), *o as u8));
-    stops.chain(origins).collect()
+    let refusals = Refusal::ALL
+        .iter()
+        .map(|refusal| format!("#define FW_{} {}\n", refusal.name(), refusal.errno()));
+    let numbers = [
+        ("REGISTER", u64::from(abi::REGISTER)),
+        ("UNREGISTER", u64::from(abi::UNREGISTER)),
+        ("KIND_SECTION", abi::KIND_SECTION),
+        ("REPLACE", abi::REPLACE),
+        ("MAX_SECTIONS", u64::from(abi::MAX_SECTIONS)),
+        ("USER_END", abi::USER_END),
+    ]
+    .map(|(name, number)| format!("#define FW_{name} {number}ull\n"));
+    stops
+        .chain(origins)
+        .chain(refusals)
+        .chain(numbers)
+        .collect()
 }
 
 /// `$CLANG`, or the first of clang, clang-19, clang-20... that is new enough.

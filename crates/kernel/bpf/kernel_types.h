@@ -27,7 +27,7 @@ typedef _Bool bool;
 #define false 0
 #define NULL ((void *)0)
 
-enum { BPF_MAP_TYPE_HASH = 1, BPF_MAP_TYPE_PERCPU_ARRAY = 6, BPF_MAP_TYPE_RINGBUF = 27, BPF_MAP_TYPE_ARENA = 33 };
+enum { BPF_MAP_TYPE_HASH = 1, BPF_MAP_TYPE_ARRAY = 2, BPF_MAP_TYPE_PERCPU_ARRAY = 6, BPF_MAP_TYPE_RINGBUF = 27, BPF_MAP_TYPE_ARENA = 33 };
 enum { BPF_ANY = 0, BPF_NOEXIST = 1 };
 enum { BPF_F_NO_PREALLOC = 1, BPF_F_MMAPABLE = 1024 };
 enum { BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2 };
@@ -126,7 +126,16 @@ struct mm_struct___old {
 	int mm_lock_seq;
 };
 
+typedef struct {
+	int counter;
+} atomic_t;
+
+struct signal_struct {
+	atomic_t live; /* threads */
+};
+
 struct task_struct {
+	struct signal_struct *signal;
 	int pid;
 	int tgid;
 	unsigned int flags;
@@ -147,10 +156,17 @@ struct bpf_perf_event_data {
 };
 
 /* include/uapi/linux/bpf.h */
+struct bpf_raw_tracepoint_args {
+	u64 args[0];
+};
+
 struct bpf_pidns_info {
 	u32 pid;
 	u32 tgid;
 };
+
+#define READ_ONCE(x) (*(volatile typeof(x) *)&(x))
+#define WRITE_ONCE(x, value) (*(volatile typeof(x) *)&(x) = (value))
 
 /* Bounds a loop without the verifier following each turn: the may_goto instruction (Linux 6.9) leaves
  * the loop once a budget of some millions is used up. Never the only bound of a loop here. */

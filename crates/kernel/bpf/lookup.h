@@ -1,117 +1,160 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* From a file offset to the rule that holds there: the rule cache, then the SFrame V3 section of the
- * object in the arena. Sections were checked whole before they were put there; every bound is
- * checked again all the same, because a mistake here must end a walk and nothing else. */
+/* From a place in code to the rule that holds there: the rule cache, then an SFrame section. It lies
+ * either in the arena, made by the loader (V3, in the space of file offsets), or in the memory of the
+ * process that announced it (V2 or V3, in the space of its addresses). The one was checked whole before it
+ * was put there, the other is an allegation: every bound is checked for both. */
 #ifndef FRAMEWALK_LOOKUP_H
 #define FRAMEWALK_LOOKUP_H
 
-enum { FW_LOOKUP_FOUND = 0, FW_LOOKUP_NONE = 1, FW_LOOKUP_BAD = 2 };
+#include "sframe.h"
 
-/* SFrame V3 (specification, sections 2 to 4). */
-#define SFRAME_FDE_SIZE 16
-#define SFRAME_ATTR_SIZE 5
-#define SFRAME_INFO_MASK_PC 0x10
-#define SFRAME_INFO_SIGNAL 0x80
-#define SFRAME_INFO2_FLEX 1
-#define SFRAME_ROW_BASE_SP 1
+enum { FW_LOOKUP_FOUND = 0, FW_LOOKUP_NONE = 1, FW_LOOKUP_BAD = 2, FW_LOOKUP_MISS = 3 };
 
 /* AMD64 psABI, figure 3.36. */
 #define FW_REG_FP 6
 #define FW_REG_SP 7
 
 /* ---- the rule cache --------------------------------------------------------------------------
- * One word an entry, so that it can be read and written by any CPU without tearing: 34 bits of
- * tag, 30 bits of rule. Object id and file offset (48 bits) are multiplied by an odd constant
- * modulo 2^48, which loses nothing: 14 bits choose the entry and the other 34 are the tag. */
+ * Two words an entry, written and read by any CPU without a lock: the rule, and a tag that is the key
+ * mixed with the rule. A reader that meets halves of two writers finds a tag that fits neither. The
+ * factor is the loader's secret, so that nobody can choose rules whose halves fit somebody else's key. */
 
-#define FW_CACHE_KEY_BITS 48
 #define FW_CACHE_OFFSET_BITS 30
-#define FW_CACHE_TAG_BITS (FW_CACHE_KEY_BITS - FW_CACHE_BITS)
-#define FW_CACHE_RULE_BITS (64 - FW_CACHE_TAG_BITS)
-#define FW_CACHE_MIX 0x9e3779b97f4bull
+#define FW_CACHE_MIX 0x9e3779b97f4a7c15ull
 
-_Static_assert(FW_CACHE_RULE_BITS == 30, "a packed rule has 30 bits");
+/* Set by the loader before loading. */
+const volatile u64 cache_secret = 1;
 
-/* A packed rule: outermost (1), CFA on FP (1), FP slot in words below the CFA (12, 0 = unchanged),
- * CFA offset in words (16). RA is at CFA - 8. What does not fit is not cached. */
-static __always_inline u32 fw_rule_pack(const struct fw_rule *rule)
+/* A packed rule, from bit 0: CFA offset (18 bits, signed), RA and FP offsets (13 each, signed), registers
+ * of the CFA, RA and FP (4 each), kinds of RA and FP (2 each), CFA loaded, signal, outermost, and a bit
+ * that is always set. What does not fit is 0, and not cached. */
+#define FW_PACK_CFA 18
+#define FW_PACK_SLOT 13
+
+static __always_inline bool fw_fits(s32 offset, u32 bits)
 {
-	u32 cfa, fp = 0;
+	return offset >= -(1 << (bits - 1)) && offset < 1 << (bits - 1);
+}
 
-	if (rule->signal)
+static __always_inline u64 fw_rule_pack(const struct fw_rule *rule)
+{
+	if (!fw_fits(rule->cfa_off, FW_PACK_CFA) || !fw_fits(rule->ra_off, FW_PACK_SLOT) || !fw_fits(rule->fp_off, FW_PACK_SLOT))
 		return 0;
-	if (rule->outermost)
-		return 1u << 29;
-	if (rule->cfa_deref || rule->ra_kind != FW_RULE_AT_CFA || rule->ra_off != -8)
+	return ((u64)rule->cfa_off & ((1 << FW_PACK_CFA) - 1)) | ((u64)rule->ra_off & ((1 << FW_PACK_SLOT) - 1)) << 18 |
+	       ((u64)rule->fp_off & ((1 << FW_PACK_SLOT) - 1)) << 31 | (u64)(rule->cfa_reg & 15) << 44 |
+	       (u64)(rule->ra_reg & 15) << 48 | (u64)(rule->fp_reg & 15) << 52 | (u64)(rule->ra_kind & 3) << 56 |
+	       (u64)(rule->fp_kind & 3) << 58 | (u64)(rule->cfa_deref & 1) << 60 | (u64)(rule->signal & 1) << 61 |
+	       (u64)(rule->outermost & 1) << 62 | 1ull << 63;
+}
+
+static __always_inline void fw_rule_unpack(struct fw_rule *rule, u64 packed)
+{
+	rule->cfa_off = (s32)((u32)packed << (32 - FW_PACK_CFA)) >> (32 - FW_PACK_CFA);
+	rule->ra_off = (s32)((u32)(packed >> 18) << (32 - FW_PACK_SLOT)) >> (32 - FW_PACK_SLOT);
+	rule->fp_off = (s32)((u32)(packed >> 31) << (32 - FW_PACK_SLOT)) >> (32 - FW_PACK_SLOT);
+	rule->cfa_reg = packed >> 44 & 15;
+	rule->ra_reg = packed >> 48 & 15;
+	rule->fp_reg = packed >> 52 & 15;
+	rule->ra_kind = packed >> 56 & 3;
+	rule->fp_kind = packed >> 58 & 3;
+	rule->cfa_deref = packed >> 60 & 1;
+	rule->signal = packed >> 61 & 1;
+	rule->outermost = packed >> 62 & 1;
+}
+
+/* The key of a place, or 0 where it has none: which table, and where in it. */
+static __always_inline u64 fw_cache_key(u64 number, u64 offset)
+{
+	if (number >> (64 - FW_CACHE_OFFSET_BITS) || offset >> FW_CACHE_OFFSET_BITS)
 		return 0;
-	if (rule->cfa_reg != FW_REG_SP && rule->cfa_reg != FW_REG_FP)
-		return 0;
-	if (rule->cfa_off <= 0 || (rule->cfa_off & 7) || rule->cfa_off >= 8 << 16)
-		return 0;
-	if (rule->fp_kind == FW_RULE_AT_CFA) {
-		if (rule->fp_off >= 0 || (rule->fp_off & 7) || rule->fp_off <= -(8 << 12))
-			return 0;
-		fp = -rule->fp_off / 8;
-	} else if (rule->fp_kind != FW_RULE_SAME) {
-		return 0;
+	return number << FW_CACHE_OFFSET_BITS | offset;
+}
+
+static __always_inline u32 fw_cache_at(u64 key)
+{
+	return (key * FW_CACHE_MIX >> (64 - FW_CACHE_BITS)) * FW_CACHE_ENTRY;
+}
+
+static __always_inline u64 fw_cache_get(u64 key)
+{
+	u32 at = fw_cache_at(key);
+	u64 rule = fw_load64(at + 8);
+
+	return fw_load64(at) == (key ^ rule * cache_secret) ? rule : 0;
+}
+
+static __always_inline void fw_cache_put(u64 key, u64 rule)
+{
+	u32 at = fw_cache_at(key);
+
+	fw_store64(at, key ^ rule * cache_secret);
+	fw_store64(at + 8, rule);
+}
+
+/* The rule of a place that was found before. */
+static __always_inline bool fw_cached(struct fw_walk *w, u64 key)
+{
+	u64 packed = key ? fw_cache_get(key) : 0;
+
+	if (packed)
+		fw_rule_unpack(&w->rule, packed);
+	return packed;
+}
+
+static __always_inline void fw_cache(struct fw_walk *w, u64 key)
+{
+	u64 packed = key ? fw_rule_pack(&w->rule) : 0;
+
+	if (packed)
+		fw_cache_put(key, packed);
+}
+
+/* ---- the section ------------------------------------------------------------------------------
+ * Bytes of a section in user memory come in pieces. What needs one that is not there sets w->miss and is
+ * begun again when its caller has fetched it: w->search keeps where it stood. */
+
+/* Whether `len` bytes at `at` (from the section's first byte) can be read. */
+static __always_inline bool fw_ready(struct fw_walk *w, u64 at, u32 len)
+{
+	u64 inside = w->table.at + at - w->piece_at;
+
+	if (!w->table.user || (inside < w->piece_len && w->piece_len - inside >= len))
+		return true;
+	w->miss = w->table.at + at;
+	return false;
+}
+
+/* A number of `size` bytes (1, 2, 4 or 8). One load instruction may not serve both memories, so the compiler
+ * is kept from merging the branches: their ends differ. */
+static __always_inline u64 fw_get(struct fw_walk *w, u64 at, u32 size)
+{
+	u64 from = w->table.at + at, number;
+
+	if (w->table.user) {
+		u8 *piece = &w->piece[(from - w->piece_at) & (FW_PIECE - 1)];
+
+		number = size == 1 ? *piece : size == 2 ? *(u16 *)piece : size == 4 ? *(u32 *)piece : *(u64 *)piece;
+		asm volatile("%0 = %0" : "+r"(number));
+	} else {
+		number = size == 1 ? fw_load8(from) : size == 2 ? fw_load16(from) : size == 4 ? fw_load32(from) : fw_load64(from);
+		barrier_var(number);
 	}
-	cfa = rule->cfa_off / 8;
-	return (u32)(rule->cfa_reg == FW_REG_FP) << 28 | fp << 16 | cfa;
+	return number;
 }
 
-static __always_inline void fw_rule_unpack(struct fw_rule *rule, u32 packed)
-{
-	u32 fp = packed >> 16 & 0xfff;
-
-	rule->outermost = packed >> 29;
-	rule->signal = 0;
-	rule->cfa_reg = packed >> 28 & 1 ? FW_REG_FP : FW_REG_SP;
-	rule->cfa_deref = 0;
-	rule->cfa_off = (packed & 0xffff) * 8;
-	rule->ra_kind = FW_RULE_AT_CFA;
-	rule->ra_off = -8;
-	rule->fp_kind = fp ? FW_RULE_AT_CFA : FW_RULE_SAME;
-	rule->fp_off = -(s32)(fp * 8);
-}
-
-static __always_inline u64 fw_cache_mix(u32 id, u64 offset)
-{
-	return (((u64)id << FW_CACHE_OFFSET_BITS | offset) * FW_CACHE_MIX) & ((1ull << FW_CACHE_KEY_BITS) - 1);
-}
-
-static __always_inline bool fw_cacheable(u32 id, u64 offset)
-{
-	return id < 1u << (FW_CACHE_KEY_BITS - FW_CACHE_OFFSET_BITS) && offset < 1ull << FW_CACHE_OFFSET_BITS;
-}
-
-static __always_inline u32 fw_cache_get(u64 mix)
-{
-	u64 entry = fw_load64((mix >> FW_CACHE_TAG_BITS) * 8);
-
-	if (entry >> FW_CACHE_RULE_BITS != (mix & ((1ull << FW_CACHE_TAG_BITS) - 1)))
-		return 0;
-	return entry & ((1u << FW_CACHE_RULE_BITS) - 1);
-}
-
-static __always_inline void fw_cache_put(u64 mix, u32 packed)
-{
-	fw_store64((mix >> FW_CACHE_TAG_BITS) * 8, mix << FW_CACHE_RULE_BITS | packed);
-}
-
-/* ---- the section ---------------------------------------------------------------------------- */
-
-static __always_inline u32 fw_unsigned_word(u32 at, u32 size)
+/* A word of a row: 1, 2 or 4 bytes. */
+static __always_inline u32 fw_unsigned_word(struct fw_walk *w, u64 at, u32 size)
 {
 	if (size == 1)
-		return fw_load8(at);
+		return fw_get(w, at, 1);
 	if (size == 2)
-		return fw_load16(at);
-	return fw_load32(at);
+		return fw_get(w, at, 2);
+	return fw_get(w, at, 4);
 }
 
-static __always_inline s32 fw_word(u32 at, u32 size)
+static __always_inline s32 fw_word(struct fw_walk *w, u64 at, u32 size)
 {
-	u32 word = fw_unsigned_word(at, size);
+	u32 word = fw_unsigned_word(w, at, size);
 
 	/* Extended in the register: the load itself must not, older kernels refuse that in an arena. */
 	barrier_var(word);
@@ -131,14 +174,14 @@ static __always_inline s32 fw_word(u32 at, u32 size)
 #define FW_ENTITY_BAD (1ull << 40)
 
 /* The entity at `at` with `left` words of `size` bytes before the row's end. */
-__noinline u64 fw_entity(u32 at, u32 left, u32 size)
+__noinline u64 fw_entity(struct fw_walk *w, u64 at, u32 left, u32 size)
 {
 	u32 control, reg, kind;
 
 	FW_USE_ARENA();
-	if (!left)
+	if (!w || !left)
 		return FW_RULE_SAME;
-	control = fw_unsigned_word(at, size);
+	control = fw_unsigned_word(w, at, size);
 	if (!control)
 		return 1ull << 38;
 	reg = control >> 3;
@@ -148,21 +191,22 @@ __noinline u64 fw_entity(u32 at, u32 left, u32 size)
 		kind = control & 2 ? FW_RULE_AT_REG : FW_RULE_VALUE_REG;
 	else
 		kind = FW_RULE_AT_CFA;
-	return (u32)fw_word(at + size, size) | (u64)reg << 32 | (u64)kind << 36 | 2ull << 38;
+	return (u32)fw_word(w, at + size, size) | (u64)reg << 32 | (u64)kind << 36 | 2ull << 38;
 }
 
 /* Lowers the words of a FLEX row. */
-static __always_inline int fw_lower_flex(struct fw_rule *rule, u32 at, u32 left, u32 size)
+static __always_inline int fw_lower_flex(struct fw_walk *w, u64 at, u32 left, u32 size)
 {
+	struct fw_rule *rule = &w->rule;
 	u64 cfa, ra, fp;
 
-	cfa = fw_entity(at, left, size);
+	cfa = fw_entity(w, at, left, size);
 	at += FW_ENTITY_WORDS(cfa) * size;
 	left -= FW_ENTITY_WORDS(cfa);
-	ra = fw_entity(at, left, size);
+	ra = fw_entity(w, at, left, size);
 	at += FW_ENTITY_WORDS(ra) * size;
 	left -= FW_ENTITY_WORDS(ra);
-	fp = fw_entity(at, left, size);
+	fp = fw_entity(w, at, left, size);
 	left -= FW_ENTITY_WORDS(fp);
 	if ((cfa | ra | fp) & FW_ENTITY_BAD || left)
 		return FW_LOOKUP_BAD;
@@ -183,117 +227,188 @@ static __always_inline int fw_lower_flex(struct fw_rule *rule, u32 at, u32 left,
 }
 
 /* Lowers the row whose words are at `at`. AMD64: RA is at CFA - 8 unless FLEX says otherwise. */
-static __always_inline int fw_lower(struct fw_rule *rule, u32 at, u32 info, bool flex)
+static __always_inline int fw_lower(struct fw_walk *w, u64 at, u32 info, bool flex)
 {
 	u32 words = info >> 1 & 15, size = info >> 5 & 3;
+	struct fw_rule *rule = &w->rule;
 
 	if (size > 2)
 		return FW_LOOKUP_BAD;
 	size = 1u << size;
+	if (!fw_ready(w, at, words * size))
+		return FW_LOOKUP_MISS;
 	rule->outermost = words == 0;
 	if (rule->outermost)
 		return FW_LOOKUP_FOUND;
 	rule->ra_kind = FW_RULE_AT_CFA;
 	rule->ra_off = -8;
 	if (flex)
-		return fw_lower_flex(rule, at, words, size);
+		return fw_lower_flex(w, at, words, size);
 	if (words > 2)
 		return FW_LOOKUP_BAD;
 	rule->cfa_reg = info & SFRAME_ROW_BASE_SP ? FW_REG_SP : FW_REG_FP;
-	rule->cfa_deref = 0;
-	rule->cfa_off = fw_word(at, size);
+	rule->cfa_off = fw_word(w, at, size);
 	rule->fp_kind = words == 2 ? FW_RULE_AT_CFA : FW_RULE_SAME;
-	rule->fp_off = words == 2 ? fw_word(at + size, size) : 0;
+	rule->fp_off = words == 2 ? fw_word(w, at + size, size) : 0;
 	return FW_LOOKUP_FOUND;
 }
 
-/* The last function that starts at or before `offset`: its number, or num_fdes when there is none. */
-static __always_inline u32 fw_find_fde(const struct fw_object *object, u64 offset)
+static __always_inline bool fw_is_v2(const struct fw_walk *w)
 {
-	u32 first = 0, count = object->num_fdes;
-	u32 base = object->section + object->fdes;
-
-	while (count > 1 && can_loop) {
-		u32 half = count / 2, middle = first + half;
-		/* A start is relative to its own field, and fields are in the section's own space. */
-		s64 start = (s64)fw_load64(base + middle * SFRAME_FDE_SIZE) + object->fdes + middle * SFRAME_FDE_SIZE;
-
-		if (start <= (s64)offset)
-			first = middle;
-		count -= half;
-		if (start > (s64)offset)
-			count = half;
-	}
-	return first;
+	return w->table.user && w->table.version == SFRAME_V2;
 }
 
-/* Searches the section of the object of range `range` for the rule at `offset`. */
-__noinline int fw_search(struct fw_walk *w, u32 range, u64 offset)
+/* Where the function with the index entry at `entry` starts. It is relative to the field or the section. */
+static __always_inline s64 fw_function_start(struct fw_walk *w, u64 entry)
 {
-	const struct fw_object *object;
-	struct fw_rule *rule;
-	u32 fde, field, size, fre, end, rows, info, info2, rep, address_size, at, hit = 0, hit_info = 0;
+	s64 start = fw_is_v2(w) ? (s64)(s32)fw_get(w, entry, 4) : (s64)fw_get(w, entry, 8);
+
+	return start + w->table.base + (w->table.pcrel ? entry : 0);
+}
+
+/* The last function that starts at or before the place: search.first. */
+static __always_inline bool fw_find_function(struct fw_walk *w, struct fw_search *search, u32 entry_size)
+{
+	while (search->count > 1 && can_loop) {
+		u32 half = search->count / 2;
+		u64 entry = w->table.index + (u64)(search->first + half) * entry_size;
+
+		if (!fw_ready(w, entry, 8))
+			return false;
+		search->count -= half;
+		if (fw_function_start(w, entry) <= (s64)search->place)
+			search->first += half;
+		else
+			search->count = half;
+	}
+	return true;
+}
+
+/* What the index says of the function; V2 has all of it there. */
+static __always_inline int fw_read_entry(struct fw_walk *w, struct fw_search *search)
+{
+	bool v2 = fw_is_v2(w);
+	u32 entry_size = v2 ? SFRAME_ENTRY_V2 : SFRAME_ENTRY_V3, size, rows_at;
+	u64 entry;
 	s64 start;
+
+	if (!fw_find_function(w, search, entry_size))
+		return FW_LOOKUP_MISS;
+	entry = w->table.index + (u64)search->first * entry_size;
+	if (!fw_ready(w, entry, entry_size))
+		return FW_LOOKUP_MISS;
+	start = fw_function_start(w, entry);
+	entry += v2 ? 4 : 8;
+	size = fw_get(w, entry, 4);
+	rows_at = fw_get(w, entry + 4, 4);
+	if (start > (s64)search->place || search->place - start >= size)
+		return FW_LOOKUP_NONE;
+	if (rows_at > w->table.rows_len)
+		return FW_LOOKUP_BAD;
+	search->offset = search->place - start;
+	search->at = w->table.rows_at + (u64)rows_at;
+	search->info2 = 0;
+	if (v2) {
+		search->rows = fw_get(w, entry + 8, 4);
+		search->info = fw_get(w, entry + 12, 1);
+		search->block = fw_get(w, entry + 13, 1);
+	}
+	return FW_LOOKUP_FOUND;
+}
+
+/* What V3 has in front of the rows, and what follows from it. */
+static __always_inline int fw_read_attribute(struct fw_walk *w, struct fw_search *search)
+{
+	if (!fw_is_v2(w)) {
+		if (search->end - search->at < SFRAME_ATTR_SIZE)
+			return FW_LOOKUP_BAD;
+		if (!fw_ready(w, search->at, SFRAME_ATTR_SIZE))
+			return FW_LOOKUP_MISS;
+		search->rows = fw_get(w, search->at, 2);
+		search->info = fw_get(w, search->at + 2, 1);
+		search->info2 = fw_get(w, search->at + 3, 1);
+		search->block = fw_get(w, search->at + 4, 1);
+		search->at += SFRAME_ATTR_SIZE;
+		w->rule.signal = search->info >> 7;
+	}
+	if (search->info & SFRAME_INFO_MASK_PC) {
+		if (!search->block)
+			return FW_LOOKUP_BAD;
+		search->offset %= search->block;
+	}
+	return (search->info & 15) > 2 || (search->info2 & 31) > SFRAME_INFO2_FLEX ? FW_LOOKUP_BAD : FW_LOOKUP_FOUND;
+}
+
+/* The last row that starts at or before the place: its words are at search.hit. */
+static __always_inline int fw_find_row(struct fw_walk *w, struct fw_search *search)
+{
+	u32 address_size = 1u << (search->info & 3);
+
+	/* Counting down from a number that the verifier cannot know keeps it from following each turn. */
+	for (; search->rows && can_loop; search->rows--) {
+		u64 at = search->at;
+		u32 info;
+
+		if (search->end < at || search->end - at < address_size + 1)
+			break;
+		if (!fw_ready(w, at, address_size + 1))
+			return FW_LOOKUP_MISS;
+		if (fw_unsigned_word(w, at, address_size) > search->offset)
+			break;
+		info = fw_get(w, at + address_size, 1);
+		at += address_size + 1;
+		search->hit = at;
+		search->hit_info = info;
+		search->at = at + ((info >> 1 & 15) << (info >> 5 & 3));
+	}
+	if (!search->hit)
+		return FW_LOOKUP_NONE;
+	return search->at > search->end ? FW_LOOKUP_BAD : FW_LOOKUP_FOUND;
+}
+
+/* Searches w->table for the rule at search.place, from where the search stands. */
+__noinline int fw_search(struct fw_walk *w)
+{
+	struct fw_search *search;
+	int found;
 
 	FW_USE_ARENA();
 	if (!w)
 		return FW_LOOKUP_BAD;
-	rule = &w->rule;
-	object = &w->ranges[range & (FW_RANGES - 1)].object;
-	if (!object->num_fdes)
-		return FW_LOOKUP_NONE;
-	fde = fw_find_fde(object, offset);
-	field = object->fdes + fde * SFRAME_FDE_SIZE;
-	start = (s64)fw_load64(object->section + field) + field;
-	size = fw_load32(object->section + field + 8);
-	fre = fw_load32(object->section + field + 12);
-	if (start > (s64)offset || offset - start >= size)
-		return FW_LOOKUP_NONE;
-	if (fre > object->fres_len || object->fres_len - fre < SFRAME_ATTR_SIZE)
-		return FW_LOOKUP_BAD;
-	at = object->section + object->fres + fre;
-	end = object->section + object->fres + object->fres_len;
-	rows = fw_load16(at);
-	info = fw_load8(at + 2);
-	info2 = fw_load8(at + 3);
-	rep = fw_load8(at + 4);
-	at += SFRAME_ATTR_SIZE;
-	offset -= start;
-	if (info & SFRAME_INFO_MASK_PC) {
-		if (!rep)
-			return FW_LOOKUP_BAD;
-		offset %= rep;
+	search = &w->search;
+	if (search->stage == FW_SEARCH_INDEX) {
+		found = fw_read_entry(w, search);
+		if (found)
+			return found;
+		search->stage = FW_SEARCH_ATTRIBUTE;
 	}
-	address_size = info & 15;
-	if (address_size > 2 || (info2 & 31) > SFRAME_INFO2_FLEX)
-		return FW_LOOKUP_BAD;
-	address_size = 1u << address_size;
-	rule->signal = info >> 7;
-	if (!rows) {
-		/* Without rows: outermost, unless it is a signal frame that an assembler could not describe. */
-		rule->outermost = 1;
-		return rule->signal ? FW_LOOKUP_NONE : FW_LOOKUP_FOUND;
+	if (search->stage == FW_SEARCH_ATTRIBUTE) {
+		found = fw_read_attribute(w, search);
+		if (found)
+			return found;
+		search->stage = FW_SEARCH_ROWS;
+		if (!search->rows) {
+			/* Without rows: V3's outermost, unless it is a signal frame that an assembler could not describe. */
+			w->rule.outermost = 1;
+			return w->rule.signal || fw_is_v2(w) ? FW_LOOKUP_NONE : FW_LOOKUP_FOUND;
+		}
 	}
-	/* Counting down from a number that the verifier cannot know keeps it from following each turn. */
-	for (; rows && can_loop; rows--) {
-		u32 row_info, words;
+	found = fw_find_row(w, search);
+	return found ? found : fw_lower(w, search->hit, search->hit_info, search->info2 & 1);
+}
 
-		if (end < at || end - at < address_size + 1)
-			break;
-		if (fw_unsigned_word(at, address_size) > offset)
-			break;
-		row_info = fw_load8(at + address_size);
-		words = row_info >> 1 & 15;
-		at += address_size + 1;
-		hit = at;
-		hit_info = row_info;
-		at += words << (row_info >> 5 & 3);
-	}
-	if (!hit)
-		return FW_LOOKUP_NONE;
-	if (at > end)
-		return FW_LOOKUP_BAD;
-	return fw_lower(rule, hit, hit_info, info2 & 1);
+/* Begins a search in w->table. */
+static __always_inline void fw_search_begin(struct fw_walk *w, u64 place)
+{
+	struct fw_rule blank = {};
+
+	w->rule = blank;
+	w->search.stage = FW_SEARCH_INDEX;
+	w->search.place = place;
+	w->search.first = 0;
+	w->search.count = w->table.functions;
+	w->search.end = w->table.rows_at + (u64)w->table.rows_len;
+	w->search.hit = 0;
 }
 
 #endif

@@ -9,21 +9,12 @@
 #ifndef FRAMEWALK_MAPS_H
 #define FRAMEWALK_MAPS_H
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
-	__type(key, struct fw_key);
-	__type(value, struct fw_object);
-} objects SEC(".maps");
-
-/* The vdso has no file: its key has a device that none has. */
-#define FW_VDSO_DEVICE 0xffffffffu
-
 #define FW_MAPLE_LEAF 1
 #define FW_MAPLE_RANGE 2
 #define FW_MAPLE_ARANGE 3
 #define FW_MAPLE_DEPTH 8
 
+#define FW_VM_WRITE 2
 #define FW_VM_EXEC 4
 
 #define FW_TYPED(type, address) \
@@ -107,22 +98,6 @@ static __always_inline u32 fw_maps_version(struct mm_struct *mm)
 		return version & 1 ? 0 : version;
 	}
 	return bpf_core_field_exists(old->mm_lock_seq) ? old->mm_lock_seq : 0;
-}
-
-static __always_inline void fw_inode_key(struct inode *inode, struct fw_key *key)
-{
-	key->inode = inode->i_ino;
-	key->size = inode->i_size;
-	key->device = inode->i_sb->s_dev;
-	if (bpf_core_field_exists(inode->i_mtime_sec)) {
-		key->mtime_sec = inode->i_mtime_sec;
-		key->mtime_nsec = inode->i_mtime_nsec;
-	} else {
-		struct inode___old *old = (struct inode___old *)inode;
-
-		key->mtime_sec = old->__i_mtime.tv_sec;
-		key->mtime_nsec = old->__i_mtime.tv_nsec;
-	}
 }
 
 #endif

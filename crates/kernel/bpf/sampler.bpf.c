@@ -286,7 +286,8 @@ static __always_inline bool defer(struct fw_walk *w)
 /* Whether task work can do better: fault absent pages in, to walk or to ship them. */
 static __always_inline bool better_later(u32 stop)
 {
-	return stop == FW_STOP_READ_FAULT || stop == FW_STOP_TABLE_PENDING || stop == FW_STOP_MAPS_BUSY;
+	return stop == FW_STOP_READ_FAULT || stop == FW_STOP_TABLE_PENDING || stop == FW_STOP_MAPS_BUSY ||
+	       stop == FW_STOP_SECTION_UNREADABLE;
 }
 
 SEC("perf_event")
@@ -303,6 +304,7 @@ int sample_deferred(struct bpf_perf_event_data *ctx)
 		send(w, FW_STOP_KERNEL_THREAD);
 	} else {
 		if (!defer_always || !defer(w)) {
+			w->may_defer = !defer_always;
 			stop = walk_now(w, false);
 			if (!better_later(stop) || defer_always || !defer(w))
 				finish(w, stop, false);

@@ -22,7 +22,8 @@
 
 /* The arena: rule cache first, sections after it. */
 #define FW_CACHE_BITS 14
-#define FW_CACHE_BYTES ((1ull << FW_CACHE_BITS) * 8)
+#define FW_CACHE_ENTRY 16
+#define FW_CACHE_BYTES ((1ull << FW_CACHE_BITS) * FW_CACHE_ENTRY)
 #define FW_ARENA_PAGES (1u << 19) /* 2 GiB of addresses; pages exist once the loader fills them */
 
 /* Which file a mapping shows. Opaque to the loader: it registers what it was asked for. */
@@ -68,6 +69,7 @@ enum fw_record_kind {
 	FW_RECORD_STACK = 2,
 	FW_RECORD_WANT = 3,
 	FW_RECORD_REGISTERS = 4,
+	FW_RECORD_HEARD = 5,
 };
 
 enum fw_sample_flags {
@@ -121,6 +123,99 @@ struct fw_want {
 	struct fw_key key;
 	u64 start;
 	u64 end;
+};
+
+/* ---- announced sections ---- */
+
+/* Sections of one address space, at most (printed from crates/announce), and how many a page holds: with
+ * its key and the map's own header a page is just below 4 kB. */
+#define FW_PAGE_SECTIONS 55
+#define FW_PAGES ((FW_MAX_SECTIONS + FW_PAGE_SECTIONS - 1) / FW_PAGE_SECTIONS)
+
+/* A section that a process registered: what was read and checked at that moment, never again. */
+struct fw_section {
+	u64 start; /* text: first address, and the end */
+	u64 end;
+	u64 key;
+	u64 address; /* of the section, in the process's memory */
+	u64 number;  /* no other registration on this machine has it; from FW_FIRST_NUMBER up */
+	u32 length;
+	u32 index; /* offsets from the section's first byte */
+	u32 functions;
+	u32 rows_at;
+	u32 rows_len;
+	u32 rows; /* as the header alleges */
+	u8 version;
+	u8 pcrel;
+	u8 writable;    /* its mapping was, at registration */
+	u8 quarantined; /* it was seen to have changed: not used any more */
+	u32 pad;
+};
+
+/* Object ids of tables lie below, so that both can be keys of the rule cache. */
+#define FW_FIRST_NUMBER (1ull << 20)
+
+/* What an address space has registered: sections in the order of their text, dense in pages. */
+struct fw_space {
+	u64 id; /* of the address space */
+	u32 sequence; /* odd while it is being changed */
+	u32 lock;
+	u32 count;
+	u32 processes; /* that share it */
+	/* Of whoever has the lock. Kept in memory because the verifier would follow each turn of a loop whose
+	 * counters it knows. */
+	u32 slot;
+	u32 to;
+	u32 before;  /* sections that stay and start below the text that is looked for */
+	u32 matches; /* sections of its key */
+	u32 overlap;
+	u64 first[FW_PAGES]; /* where the text of each page's first section starts */
+};
+
+struct fw_page_key {
+	u64 space;
+	u32 page;
+	u32 pad;
+};
+
+struct fw_page {
+	struct fw_section sections[FW_PAGE_SECTIONS];
+};
+
+/* What a section was good for. */
+struct fw_use {
+	u64 frames;     /* found by it */
+	u64 unreadable; /* lookups that its memory did not allow */
+	u64 malformed;  /* lookups that met nonsense */
+};
+
+/* One for the machine. */
+struct fw_registry {
+	u64 layout;  /* FW_LAYOUT: who shares these maps must mean the same by them */
+	u64 numbers; /* given out */
+	u64 spaces;  /* that hold sections now */
+	u64 sections;
+	u64 heard;   /* calls */
+	u64 refused; /* of them */
+	u64 later;   /* registrations that task work finished, because a page was absent */
+	u64 full;    /* refused or not copied for lack of room */
+	u64 unheard; /* calls of which the listener could not be told: its ring was full */
+};
+#define FW_LAYOUT 1
+
+/* A call that was heard, for the listener. */
+struct fw_heard {
+	enum fw_record_kind kind;
+	u32 pid;
+	u32 tid;
+	u32 option;
+	u64 key;
+	u64 address;
+	u64 length;
+	u64 how; /* kind and flags */
+	s64 answer;
+	u64 space;
+	u64 number;
 };
 
 /* Counters, one set per CPU. */

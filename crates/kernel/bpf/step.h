@@ -7,18 +7,10 @@
 /* What a step answers: go on, or a stop (enum in reasons.h) plus one. */
 #define FW_GO 0
 #define FW_STOP(reason) ((reason) + 1)
-/* Or: the word at w->miss is needed first. */
+/* Or: what is at w->miss is needed first. */
 #define FW_MISS (-3)
-
-/* A user address: below the non-canonical hole (AMD64, 47 bits). */
-#define FW_USER_END (1ull << 47)
-
-static __always_inline long fw_read_user(void *to, u32 size, u64 from, bool sleepable)
-{
-	if (sleepable)
-		return bpf_copy_from_user(to, size, (const void *)from);
-	return bpf_probe_read_user(to, size, (const void *)from);
-}
+/* How the caller is to be found: by w->rule, or by guess. */
+enum { FW_BY_RULE = -1, FW_BY_GUESS = -2 };
 
 /* Fetches the word at w->miss, and a window of stack around it. One large read serves many frames, so
  * the window begins at the stack pointer where that is near enough. The word itself is kept apart, for

@@ -40,9 +40,38 @@ struct {
 /* The loader counts it up with every object that it registers. */
 volatile u32 tables_version = 0;
 
+#include "user.h"
 #include "maps.h"
 #include "lookup.h"
 #include "step.h"
+#include "spaces.h"
+#include "announced.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct fw_key);
+	__type(value, struct fw_object);
+} objects SEC(".maps");
+
+/* The vdso has no file: its key has a device that none has. */
+#define FW_VDSO_DEVICE 0xffffffffu
+
+static __always_inline void fw_inode_key(struct inode *inode, struct fw_key *key)
+{
+	key->inode = inode->i_ino;
+	key->size = inode->i_size;
+	key->device = inode->i_sb->s_dev;
+	if (bpf_core_field_exists(inode->i_mtime_sec)) {
+		key->mtime_sec = inode->i_mtime_sec;
+		key->mtime_nsec = inode->i_mtime_nsec;
+	} else {
+		struct inode___old *old = (struct inode___old *)inode;
+
+		key->mtime_sec = old->__i_mtime.tv_sec;
+		key->mtime_nsec = old->__i_mtime.tv_nsec;
+	}
+}
 
 static __always_inline void fw_want_object(struct fw_walk *w, struct fw_key *key, u64 start, u64 end)
 {
@@ -188,35 +217,32 @@ static __always_inline int fw_step_guess(struct fw_walk *w)
 	return FW_GO;
 }
 
-static __always_inline int fw_find_rule(struct fw_walk *w, u32 range, u32 id, u64 offset)
+/* Searches the object's table for the rule at a file offset. */
+static __always_inline int fw_find_in_object(struct fw_walk *w, const struct fw_object *object, u64 offset)
 {
-	bool cacheable = fw_cacheable(id, offset);
-	u64 mix = fw_cache_mix(id, offset);
+	u64 key = fw_cache_key(object->id, offset);
 	int found;
 
-	if (cacheable) {
-		u32 packed = fw_cache_get(mix);
-
-		if (packed) {
-			fw_rule_unpack(&w->rule, packed);
-			return FW_LOOKUP_FOUND;
-		}
-	}
+	if (fw_cached(w, key))
+		return FW_LOOKUP_FOUND;
 	FW_COUNT(searches, 1);
-	found = fw_search(w, range, offset);
-	if (found == FW_LOOKUP_FOUND && cacheable) {
-		u32 packed = fw_rule_pack(&w->rule);
-
-		if (packed)
-			fw_cache_put(mix, packed);
-	}
+	w->table.at = object->section;
+	w->table.base = 0;
+	w->table.index = object->fdes;
+	w->table.functions = object->num_fdes;
+	w->table.rows_at = object->fres;
+	w->table.rows_len = object->fres_len;
+	w->table.user = 0;
+	w->table.version = SFRAME_V3;
+	w->table.pcrel = 1;
+	fw_search_begin(w, offset);
+	found = fw_search(w);
+	if (found == FW_LOOKUP_FOUND)
+		fw_cache(w, key);
 	return found;
 }
 
-/* How the caller is to be found; other answers are stops. */
-enum { FW_BY_RULE = -1, FW_BY_GUESS = -2 };
-
-/* Notes the frame that the walk stands on, and finds out how to go on: by w->rule, or by guess. */
+/* Notes the frame that the walk stands on: FW_GO, or a stop. */
 __noinline int fw_look(struct fw_walk *w)
 {
 	const struct fw_range *range;
@@ -243,6 +269,9 @@ __noinline int fw_look(struct fw_walk *w)
 	if (stop && w->origin != FW_ORIGIN_REGISTERS)
 		return stop;
 
+	w->searching = 0;
+	w->unreadable = 0;
+	w->pieces = 0;
 	word = (u64)w->origin << FW_FRAME_ORIGIN_SHIFT;
 	if (w->is_return)
 		word |= FW_FRAME_RETURN;
@@ -252,15 +281,36 @@ __noinline int fw_look(struct fw_walk *w)
 		word |= pc & FW_FRAME_ADDRESS_MASK;
 	w->frames[at] = word;
 	w->num_user++;
-	if (stop)
-		return stop;
+	return stop;
+}
 
+/* Finds out how to go on from there: by w->rule, or by guess. FW_MISS: a piece of a section is needed first.
+ * What the process announced goes before what its files say. */
+__noinline int fw_find(struct fw_walk *w)
+{
+	const struct fw_range *range;
+	u64 pc;
+	int how;
+
+	FW_USE_ARENA();
+	if (!w)
+		return FW_STOP(FW_STOP_LIMIT);
+	pc = w->pc - w->is_return;
+	if (w->announced) {
+		how = fw_find_announced(w, pc);
+		/* It is finished outside, which notes the frame itself. */
+		if (how == FW_STOP(FW_STOP_MAPS_BUSY))
+			w->num_user--;
+		if (how != FW_GO)
+			return how;
+	}
+	range = &w->ranges[w->last & (FW_RANGES - 1)];
 	if (range->kind == FW_RANGE_ANONYMOUS || range->object.state == FW_OBJECT_BARE)
 		return FW_BY_GUESS;
 	if (range->object.state != FW_OBJECT_READY)
 		return FW_STOP(FW_STOP_FOREIGN_CODE);
 	w->rule_origin = range->object.origin;
-	switch (fw_find_rule(w, w->last, range->object.id, find - range->bias)) {
+	switch (fw_find_in_object(w, &range->object, pc - range->bias)) {
 	case FW_LOOKUP_FOUND:
 		return FW_BY_RULE;
 	case FW_LOOKUP_NONE:
@@ -269,7 +319,7 @@ __noinline int fw_look(struct fw_walk *w)
 	return FW_STOP(FW_STOP_BAD_ROW);
 }
 
-/* Goes on as fw_look() said, by the words that were fetched. */
+/* Goes on as fw_find() said, by the words that were fetched. */
 __noinline int fw_step(struct fw_walk *w, int how)
 {
 	if (!w)
@@ -283,6 +333,17 @@ static __always_inline int fw_frame(struct fw_walk *w, bool sleepable)
 {
 	int how = fw_look(w), next;
 
+	if (how)
+		return how;
+	how = fw_find(w);
+	while (how == FW_MISS && can_loop) {
+		if (!fw_fetch_piece(w, sleepable)) {
+			if (w->may_defer)
+				return FW_STOP(FW_STOP_SECTION_UNREADABLE);
+			w->unreadable = 1;
+		}
+		how = fw_find(w);
+	}
 	if (how != FW_BY_RULE && how != FW_BY_GUESS)
 		return how;
 	w->num_kept = 0;
@@ -324,6 +385,7 @@ static __always_inline void fw_begin(struct fw_walk *w, u32 limit)
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
 
 	fw_keep_ranges(w, task->mm);
+	fw_keep_sections(w, task->mm);
 	w->num_user = 0;
 	w->window_len = 0;
 	w->num_switches = 0;
@@ -360,6 +422,8 @@ static __always_inline u32 fw_run(struct fw_walk *w, bool sleepable)
 		return FW_STOP_FOREIGN_CODE;
 	while (!stop && can_loop)
 		stop = sleepable ? fw_frame(w, true) : fw_frame_now(w);
+	if (w->announced)
+		fw_note_uses(w);
 	if (stop == FW_STOP(FW_STOP_NOT_CODE) && w->top && fw_in_exec()) {
 		w->num_user = 0;
 		return FW_STOP_EXEC;

@@ -8,7 +8,7 @@ use libbpf_rs::{AsRawLibbpf, Map, libbpf_sys};
 use std::ptr::NonNull;
 
 /// From `bpf/shared.h`.
-const CACHE_BYTES: usize = (1 << 14) * 8;
+const CACHE_BYTES: usize = (1 << 14) * 16;
 const ARENA_BYTES: usize = (1 << 19) * 4096;
 
 /// The index of an SFrame V3 section begins at its byte 28; with sections at 36 modulo 64 no entry of

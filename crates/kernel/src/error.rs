@@ -11,6 +11,12 @@ pub enum Error {
     Attach(libbpf_rs::Error),
     /// A map operation failed.
     Map(libbpf_rs::Error),
+    /// No hook was asked for.
+    NoHook,
+    /// A folder or file for pinned maps.
+    Pin(std::path::PathBuf, std::io::Error),
+    /// Maps are pinned there by another version of this program.
+    Layout(std::path::PathBuf),
     /// The mode is not possible on this kernel.
     NoTaskWork,
     /// The arena has no room for a table of so many bytes.
@@ -36,6 +42,17 @@ impl fmt::Display for Error {
             }
             Error::Attach(error) => write!(f, "the BPF program could not be attached: {error:#}"),
             Error::Map(error) => write!(f, "a BPF map refused an update: {error:#}"),
+            Error::NoHook => write!(f, "no hook of the announce ABI was asked for"),
+            Error::Pin(path, error) => write!(
+                f,
+                "{}: {error} (a BPF file system is needed: mount -t bpf bpf /sys/fs/bpf)",
+                path.display()
+            ),
+            Error::Layout(path) => write!(
+                f,
+                "{}: pinned by another version of framewalk; end its agent",
+                path.display()
+            ),
             Error::NoTaskWork => {
                 write!(
                     f,

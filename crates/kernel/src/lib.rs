@@ -8,6 +8,8 @@ mod arena;
 mod error;
 mod load;
 mod record;
+mod registry;
+mod said;
 mod skeleton;
 
 pub use error::Error;
@@ -15,3 +17,4 @@ pub use load::{Counts, Mode, Options, Sampler, Table};
 pub use record::{
     Frame, FramePlace, Key, Record, Registers, Resume, SampleRecord, StackRecord, WantRecord,
 };
+pub use registry::{Heard, Hook, Registry, RegistryCounts, RegistryMaps, Section, Space};

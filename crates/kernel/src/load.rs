@@ -3,7 +3,10 @@
 use crate::arena::{Arena, Plain};
 use crate::error::Error;
 use crate::record::{Key, Record};
-use crate::skeleton::{SamplerSkel, SamplerSkelBuilder, types};
+use crate::registry::RegistryMaps;
+use crate::said;
+use crate::skeleton::sampler::{SamplerSkel, SamplerSkelBuilder};
+use crate::skeleton::types;
 use framewalk_sframe::spec::{Flag, Version};
 use framewalk_sframe::{Arch, Section};
 use framewalk_walk::Origin;
@@ -11,11 +14,11 @@ use libbpf_rs::btf::types::Func;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, MapFlags, RingBuffer, RingBufferBuilder};
 use std::cell::RefCell;
+use std::hash::{BuildHasher, RandomState};
 use std::mem::{MaybeUninit, offset_of};
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -129,29 +132,6 @@ impl std::fmt::Debug for Sampler {
 const FIRST_ARENA: u64 = 1 << 44;
 static ARENAS: AtomicU64 = AtomicU64::new(0);
 
-/// The end of what libbpf had to say: the verifier's last words tell why a program was refused.
-static SAID: Mutex<String> = Mutex::new(String::new());
-const SAID_BYTES: usize = 2000;
-
-fn remember(_: libbpf_rs::PrintLevel, text: String) {
-    if let Ok(mut said) = SAID.lock() {
-        said.push_str(&text);
-        let mut cut = said.len().saturating_sub(SAID_BYTES);
-        while !said.is_char_boundary(cut) {
-            cut += 1;
-        }
-        said.drain(..cut);
-    }
-}
-
-fn refused(error: libbpf_rs::Error) -> Error {
-    let said = SAID
-        .lock()
-        .map(|mut said| std::mem::take(&mut *said))
-        .unwrap_or_default();
-    Error::Load(error, said)
-}
-
 /// Device and inode of this process's pid namespace, unless it is the initial one.
 fn own_pid_namespace() -> Option<(u64, u64)> {
     /// PROC_PID_INIT_INO, include/linux/proc_ns.h.
@@ -176,9 +156,10 @@ fn has_task_work() -> bool {
 }
 
 impl Sampler {
-    /// Loads the programs. Needs CAP_BPF and CAP_PERFMON (or root).
-    pub fn load(options: Options) -> Result<Sampler, Error> {
-        libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Warn, remember)));
+    /// Loads the programs. Needs CAP_BPF and CAP_PERFMON (or root). Walks know what was announced if they get
+    /// the maps of a registry.
+    pub fn load(options: Options, registry: Option<&RegistryMaps>) -> Result<Sampler, Error> {
+        said::listen();
         let possible = has_task_work();
         let mode = match options.mode {
             Some(Mode::Deferred | Mode::DeferredAlways) if !possible => {
@@ -194,13 +175,14 @@ impl Sampler {
         let storage = Box::leak(Box::new(MaybeUninit::uninit()));
         let mut open = SamplerSkelBuilder::default()
             .open(storage)
-            .map_err(refused)?;
+            .map_err(said::refused)?;
         if let Some(constants) = open.maps.rodata_data.as_mut() {
             constants.frame_limit = options.max_frames.clamp(1, Options::MAX_FRAMES);
             if let Some((device, inode)) = own_pid_namespace() {
                 constants.namespace_device = device;
                 constants.namespace_inode = inode;
             }
+            constants.cache_secret = RandomState::new().hash_one(0) | 1;
             constants.defer_always = mode == Mode::DeferredAlways;
         }
         open.progs.sample_deferred.set_autoload(deferred);
@@ -209,17 +191,28 @@ impl Sampler {
         open.maps
             .samples
             .set_max_entries(options.ring_bytes)
-            .map_err(refused)?;
+            .map_err(said::refused)?;
         open.maps
             .threads
             .set_autocreate(deferred)
-            .map_err(refused)?;
+            .map_err(said::refused)?;
+        if let Some(registry) = registry {
+            let own = [
+                (&mut open.maps.registry, &registry.registry),
+                (&mut open.maps.spaces, &registry.spaces),
+                (&mut open.maps.pages, &registry.pages),
+                (&mut open.maps.uses, &registry.uses),
+            ];
+            for (own, shared) in own {
+                own.reuse_fd(shared.as_fd()).map_err(said::refused)?;
+            }
+        }
         // Arenas are mapped at fixed addresses, 4 GiB apart: what the programs keep of an address is its
         // low 32 bits, the offset.
         let nth = ARENAS.fetch_add(1, Ordering::Relaxed);
         let at = FIRST_ARENA + (nth << 32);
-        open.maps.arena.set_map_extra(at).map_err(refused)?;
-        let skel = open.load().map_err(refused)?;
+        open.maps.arena.set_map_extra(at).map_err(said::refused)?;
+        let skel = open.load().map_err(said::refused)?;
 
         let arena = Arena::new(&skel.maps.arena).ok_or(Error::ArenaFull(0))?;
         let inbox = Rc::new(RefCell::new(Inbox::default()));

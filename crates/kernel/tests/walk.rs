@@ -27,11 +27,14 @@ fn clock() -> std::io::Result<OwnedFd> {
 
 /// A loaded sampler, or a printed reason why not.
 fn load(test: &str, mode: Mode) -> Option<Sampler> {
-    match Sampler::load(Options {
-        mode: Some(mode),
-        max_frames: Options::MAX_FRAMES,
-        ring_bytes: 16 << 20,
-    }) {
+    match Sampler::load(
+        Options {
+            mode: Some(mode),
+            max_frames: Options::MAX_FRAMES,
+            ring_bytes: 16 << 20,
+        },
+        None,
+    ) {
         Ok(sampler) => Some(sampler),
         Err(error @ (Error::NoTaskWork | Error::Load(..))) => {
             // Only what a kernel or missing privileges explain may be passed over.

@@ -74,6 +74,8 @@ stops! {
     ForeignCode = 19, "foreign-code", "code of another machine or mode";
     /// The thread was in execve(2): the old program's stack is gone, the new one's not begun.
     Exec = 20, "exec", "the thread was in execve, between two programs";
+    /// The announced section could not be read without waiting for a page.
+    SectionUnreadable = 21, "section-unreadable", "the announced section could not be read";
 }
 
 impl Stop {

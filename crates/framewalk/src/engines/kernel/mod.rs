@@ -58,11 +58,14 @@ pub(super) fn open(
         super::Mode::Immediate => Some(Mode::Immediate),
     };
     let max_frames = u32::try_from(settings.max_frames).unwrap_or(Options::MAX_FRAMES);
-    let mut sampler = Sampler::load(Options {
-        mode,
-        max_frames,
-        ring_bytes: ring_bytes(target),
-    })
+    let mut sampler = Sampler::load(
+        Options {
+            mode,
+            max_frames,
+            ring_bytes: ring_bytes(target),
+        },
+        None,
+    )
     .map_err(|error| Unavailable {
         what: error.to_string(),
         missing: match error {

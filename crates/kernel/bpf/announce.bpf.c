@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/* The hooks of the announce ABI: programs and maps only; what they do is in announce.h. The loader takes the
+ * first of the four that the kernel allows:
+ *
+ *     call_sleepable   answers, and faults absent pages in       fmod_ret.s on the system call
+ *     call_answer      answers                                   fmod_ret on the LSM hook
+ *     call_unknown     only listens: the caller sees EINVAL      tracepoint of unknown options
+ *     call_entry       only listens, at every system call        tracepoint of system calls
+ */
+#include "kernel_types.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+#include "reasons.h"
+#include "shared.h"
+#include "user.h"
+#include "maps.h"
+#include "announce.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* So that the loader knows the layout of what comes through the ring: types of maps and globals are exported. */
+struct fw_heard heard_layout;
+
+/* ---- a page that is absent ----------------------------------------------------------------------
+ * A hook that only listens need not answer now. Where the section cannot be read at once, task work reads it, in
+ * the caller's own context and before the call returns to user mode (Linux 6.18). */
+
+struct bpf_task_work {
+	u64 __opaque;
+} __attribute__((aligned(8)));
+
+struct fw_later {
+	struct bpf_task_work work;
+	struct fw_call call;
+	struct fw_section section;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, u32);
+	__type(value, struct fw_later);
+} later SEC(".maps");
+
+/* 6.18 calls it ..._impl and passes the program's aux last; 7.x drops both. */
+extern int bpf_task_work_schedule_resume_impl(struct task_struct *task, struct bpf_task_work *tw, void *map__map,
+					      int (*callback)(struct bpf_map *map, void *key, void *value),
+					      void *aux__prog) __ksym __weak;
+extern int bpf_task_work_schedule_resume(struct task_struct *task, struct bpf_task_work *tw, void *map__map,
+					 int (*callback)(struct bpf_map *map, void *key, void *value)) __ksym __weak;
+
+static int do_later(struct bpf_map *map, void *key, void *value)
+{
+	struct fw_later *thread = value;
+
+	if (!thread)
+		return 0;
+	FW_COUNT_CALL(later);
+	fw_tell(&thread->call, thread->section.number, fw_do(&thread->call, &thread->section, true));
+	return 0;
+}
+
+static char empty_later[sizeof(struct fw_later)];
+
+static __always_inline bool put_off(const struct fw_call *call)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	u32 tid = bpf_get_current_pid_tgid();
+	struct fw_section blank = {};
+	struct fw_later *thread;
+
+	bpf_map_update_elem(&later, &tid, empty_later, BPF_NOEXIST);
+	thread = bpf_map_lookup_elem(&later, &tid);
+	if (!thread)
+		return false;
+	thread->call = *call;
+	thread->section = blank;
+	if (bpf_ksym_exists(bpf_task_work_schedule_resume))
+		return !bpf_task_work_schedule_resume(task, &thread->work, &later, do_later);
+	if (bpf_ksym_exists(bpf_task_work_schedule_resume_impl))
+		return !bpf_task_work_schedule_resume_impl(task, &thread->work, &later, do_later, NULL);
+	return false;
+}
+
+/* ---- hooks --------------------------------------------------------------------------------------- */
+
+static __always_inline void listen(const struct fw_call *call)
+{
+	struct fw_section section = {};
+	long answer = fw_do(call, &section, false);
+
+	if (answer != -FW_EFAULT || !put_off(call))
+		fw_tell(call, section.number, answer);
+}
+
+static __always_inline int answer(const struct fw_call *call, bool sleepable)
+{
+	struct fw_section section = {};
+	long result = fw_do(call, &section, sleepable);
+
+	fw_tell(call, section.number, result);
+	return result;
+}
+
+SEC("fmod_ret.s/__x64_sys_prctl")
+int BPF_PROG(call_sleepable, struct pt_regs *regs)
+{
+	struct fw_call call = {regs->di, regs->si, regs->dx, regs->r10, regs->r8};
+
+	return fw_is_call(regs->di) ? answer(&call, true) : 0;
+}
+
+SEC("fmod_ret/security_task_prctl")
+int BPF_PROG(call_answer, int option, u64 key, u64 address, u64 length, u64 how)
+{
+	struct fw_call call = {option, key, address, length, how};
+
+	return fw_is_call((u32)option) ? answer(&call, false) : 0;
+}
+
+SEC("raw_tp/task_prctl_unknown")
+int call_unknown(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct fw_call call = {ctx->args[0], ctx->args[1], ctx->args[2], ctx->args[3], ctx->args[4]};
+
+	if (fw_is_call(call.option))
+		listen(&call);
+	return 0;
+}
+
+#define NR_PRCTL 157 /* arch/x86/entry/syscalls/syscall_64.tbl */
+
+SEC("tp_btf/sys_enter")
+int BPF_PROG(call_entry, struct pt_regs *regs, long number)
+{
+	struct fw_call call;
+
+	if (number != NR_PRCTL || !fw_is_call(regs->di))
+		return 0;
+	call.option = regs->di;
+	call.key = regs->si;
+	call.address = regs->dx;
+	call.length = regs->r10;
+	call.how = regs->r8;
+	listen(&call);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(process_forked, struct task_struct *parent, struct task_struct *child)
+{
+	fw_forked(parent, child);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(process_executed, struct task_struct *task)
+{
+	fw_leave(task->tgid);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(thread_ended, struct task_struct *task)
+{
+	u32 tid = task->pid;
+
+	bpf_map_delete_elem(&later, &tid);
+	/* It was counted down already: the last thread finds 0. */
+	if (!task->signal->live.counter)
+		fw_leave(task->tgid);
+	return 0;
+}
+
+/* ---- for the loader ------------------------------------------------------------------------------- */
+
+/* A section was seen to have changed: it is not used any more. */
+struct fw_quarantine {
+	u64 space;
+	u64 number;
+};
+
+SEC("syscall")
+int quarantine(struct fw_quarantine *which)
+{
+	struct fw_page *body = NULL;
+	struct fw_space *space;
+	u64 id = which->space, number = which->number;
+	u32 page = 0;
+	int done = 0;
+
+	space = bpf_map_lookup_elem(&spaces, &id);
+	if (!space || !fw_lock(space, id))
+		return 0;
+	FW_FOR_EACH_SLOT(space) {
+		struct fw_section *at = FW_SLOT(page, body, id, space->slot);
+
+		if (!at)
+			break;
+		if (at->number == number) {
+			fw_change(space);
+			at->quarantined = 1;
+			fw_changed(space);
+			done = 1;
+			break;
+		}
+	}
+	fw_unlock(space);
+	return done;
+}

@@ -1,0 +1,222 @@
+//! The announced sections of all processes: the programs that hear prctl(2), and the maps that they keep.
+//!
+//! Everything happens inside the kernel (`bpf/announce.h`, docs/abi.md); this side loads, lists, and is told.
+//! Addresses are those of the process; ids of processes are the initial pid namespace's.
+
+mod maps;
+
+use crate::error::Error;
+use crate::said;
+use crate::skeleton::announce::{AnnounceSkel, AnnounceSkelBuilder, types};
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{Link, ProgramInput, RingBuffer, RingBufferBuilder};
+pub use maps::{RegistryCounts, RegistryMaps, Section, Space};
+use std::cell::RefCell;
+use std::mem::{MaybeUninit, offset_of};
+use std::rc::Rc;
+
+macro_rules! hooks {
+    ($($(#[$doc:meta])* $variant:ident = $program:ident, $name:literal, $answers:literal;)*) => {
+        /// Where the programs hear a call.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Hook { $($(#[$doc])* $variant,)* }
+
+        impl Hook {
+            /// All of them, best first.
+            pub const ALL: &'static [Hook] = &[$(Hook::$variant,)*];
+
+            /// As libbpf names it.
+            pub const fn name(self) -> &'static str {
+                match self { $(Hook::$variant => $name,)* }
+            }
+
+            /// Whether the caller gets the answer. Where not, it sees EINVAL, and is heard all the same.
+            pub const fn answers(self) -> bool {
+                match self { $(Hook::$variant => $answers,)* }
+            }
+        }
+
+        fn load_only(open: &mut crate::skeleton::announce::OpenAnnounceSkel<'_>, hook: Hook) {
+            $(open.progs.$program.set_autoload(hook == Hook::$variant);)*
+        }
+
+        fn attach(skel: &AnnounceSkel<'_>, hook: Hook) -> libbpf_rs::Result<Link> {
+            match hook { $(Hook::$variant => skel.progs.$program.attach(),)* }
+        }
+    };
+}
+
+hooks! {
+    /// The system call itself; pages may be faulted in (7.x).
+    SystemCall = call_sleepable, "fmod_ret.s/__x64_sys_prctl", true;
+    /// The security hook of prctl.
+    Security = call_answer, "fmod_ret/security_task_prctl", true;
+    /// The tracepoint of options that the kernel does not know (6.13 and later).
+    Unknown = call_unknown, "raw_tp/task_prctl_unknown", false;
+    /// The tracepoint of all system calls.
+    Entry = call_entry, "tp_btf/sys_enter", false;
+}
+
+/// A call that was heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    /// The process.
+    pub pid: u32,
+    /// The thread.
+    pub tid: u32,
+    /// The prctl option.
+    pub option: u32,
+    /// Its arguments: key, address, length, kind and flags.
+    pub arguments: [u64; 4],
+    /// What it was answered, or would have been: an id or count above 0, or an errno below.
+    pub answer: i64,
+    /// The address space ([`Space::id`]).
+    pub space: u64,
+    /// The registration ([`Section::number`]); 0 where none was made.
+    pub number: u64,
+}
+
+/// The loaded programs. Dropping it ends the listening, and the maps with it unless they are pinned.
+pub struct Registry {
+    hook: Hook,
+    refusals: Vec<(Hook, String)>,
+    ring: RingBuffer<'static>,
+    inbox: Rc<RefCell<Vec<Heard>>>,
+    maps: RegistryMaps,
+    /// Dropped before `skel`.
+    links: Vec<Link>,
+    skel: AnnounceSkel<'static>,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry")
+            .field("hook", &self.hook)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Registry {
+    /// Loads the programs with the first of these hooks that the kernel allows. Needs CAP_BPF and CAP_PERFMON (or
+    /// root).
+    pub fn load(hooks: &[Hook]) -> Result<Registry, Error> {
+        said::listen();
+        let mut refusals = Vec::new();
+        let mut last = Error::NoHook;
+        for &hook in hooks {
+            match Registry::load_with(hook) {
+                Ok(mut registry) => {
+                    registry.refusals = refusals;
+                    return Ok(registry);
+                }
+                Err(error) => {
+                    refusals.push((hook, error.to_string()));
+                    last = error;
+                }
+            }
+        }
+        Err(last)
+    }
+
+    fn load_with(hook: Hook) -> Result<Registry, Error> {
+        // One small leak per load: the object refers to itself and lives as long as its skeleton.
+        let storage = Box::leak(Box::new(MaybeUninit::uninit()));
+        let mut open = AnnounceSkelBuilder::default()
+            .open(storage)
+            .map_err(said::refused)?;
+        load_only(&mut open, hook);
+        let skel = open.load().map_err(said::refused)?;
+        let maps = RegistryMaps::of(&skel)?;
+        maps.begin()?;
+        // Life first: what is registered must not outlive its process.
+        let links = vec![
+            skel.progs.process_forked.attach(),
+            skel.progs.process_executed.attach(),
+            skel.progs.thread_ended.attach(),
+            attach(&skel, hook),
+        ];
+        let links = links
+            .into_iter()
+            .collect::<Result<_, _>>()
+            .map_err(Error::Attach)?;
+        let inbox = Rc::new(RefCell::new(Vec::new()));
+        let mut builder = RingBufferBuilder::new();
+        let into = Rc::clone(&inbox);
+        builder
+            .add(&skel.maps.heard, move |bytes| {
+                into.borrow_mut().extend(heard(bytes));
+                0
+            })
+            .map_err(Error::Map)?;
+        let ring = builder.build().map_err(Error::Map)?;
+        Ok(Registry {
+            hook,
+            refusals: Vec::new(),
+            ring,
+            inbox,
+            maps,
+            links,
+            skel,
+        })
+    }
+
+    /// The hook in use.
+    pub fn hook(&self) -> Hook {
+        self.hook
+    }
+
+    /// The better hooks, and why they are not in use.
+    pub fn refusals(&self) -> &[(Hook, String)] {
+        &self.refusals
+    }
+
+    /// What is registered.
+    pub fn maps(&self) -> &RegistryMaps {
+        &self.maps
+    }
+
+    /// The calls that were heard since.
+    pub fn heard(&mut self) -> Result<Vec<Heard>, Error> {
+        self.ring.consume().map_err(Error::Map)?;
+        Ok(std::mem::take(&mut *self.inbox.borrow_mut()))
+    }
+
+    /// A section is not to be used any more; false where it is gone already.
+    pub fn quarantine(&self, space: u64, number: u64) -> Result<bool, Error> {
+        let mut which = [space.to_ne_bytes(), number.to_ne_bytes()].concat();
+        let input = ProgramInput {
+            context_in: Some(&mut which),
+            ..ProgramInput::default()
+        };
+        let output = self.skel.progs.quarantine.test_run(input);
+        Ok(output.map_err(Error::Map)?.return_value == 1)
+    }
+
+    /// Ends the listening; what is registered can still be read.
+    pub fn detach(&mut self) {
+        self.links.clear();
+    }
+}
+
+fn heard(bytes: &[u8]) -> Option<Heard> {
+    macro_rules! field {
+        ($type:ty, $field:ident) => {{
+            let at = offset_of!(types::fw_heard, $field);
+            <$type>::from_ne_bytes(bytes.get(at..at + size_of::<$type>())?.try_into().ok()?)
+        }};
+    }
+    Some(Heard {
+        pid: field!(u32, pid),
+        tid: field!(u32, tid),
+        option: field!(u32, option),
+        arguments: [
+            field!(u64, key),
+            field!(u64, address),
+            field!(u64, length),
+            field!(u64, how),
+        ],
+        answer: field!(i64, answer),
+        space: field!(u64, space),
+        number: field!(u64, number),
+    })
+}
