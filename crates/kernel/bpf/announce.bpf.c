@@ -40,7 +40,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 65536);
-	__type(key, u32);
+	__type(key, u32); /* thread */
 	__type(value, struct fw_later);
 } later SEC(".maps");
 
@@ -109,7 +109,7 @@ int BPF_PROG(call_sleepable, struct pt_regs *regs)
 {
 	struct fw_call call = {regs->di, regs->si, regs->dx, regs->r10, regs->r8};
 
-	return fw_is_call(regs->di) ? answer(&call, true) : 0;
+	return fw_is_call(call.option) ? answer(&call, true) : 0;
 }
 
 SEC("fmod_ret/security_task_prctl")
@@ -117,7 +117,7 @@ int BPF_PROG(call_answer, int option, u64 key, u64 address, u64 length, u64 how)
 {
 	struct fw_call call = {option, key, address, length, how};
 
-	return fw_is_call((u32)option) ? answer(&call, false) : 0;
+	return fw_is_call(call.option) ? answer(&call, false) : 0;
 }
 
 SEC("raw_tp/task_prctl_unknown")
@@ -137,7 +137,7 @@ int BPF_PROG(call_entry, struct pt_regs *regs, long number)
 {
 	struct fw_call call;
 
-	if (number != NR_PRCTL || !fw_is_call(regs->di))
+	if (number != NR_PRCTL || !fw_is_call((u32)regs->di))
 		return 0;
 	call.option = regs->di;
 	call.key = regs->si;

@@ -87,14 +87,16 @@ static __always_inline long fw_read_function(const struct fw_section *section, u
 {
 	bool v2 = section->version == SFRAME_V2;
 	u64 base = section->address, at = base + section->index + (u64)number * (v2 ? SFRAME_ENTRY_V2 : SFRAME_ENTRY_V3);
+	/* Start of 4 bytes (V2) or 8, size; what follows is only for walks. */
 	struct {
 		u32 low;
 		u32 high;
 		u32 size;
+		u32 rest[2];
 	} entry;
 	s64 offset;
 
-	if (fw_read_user(&entry, sizeof(entry), at, sleepable))
+	if (fw_read_user(&entry, v2 ? SFRAME_ENTRY_V2 : SFRAME_ENTRY_V3, at, sleepable))
 		return -FW_EFAULT;
 	offset = v2 ? (s64)(s32)entry.low : (s64)((u64)entry.high << 32 | entry.low);
 	*size = v2 ? entry.high : entry.size;
@@ -535,9 +537,9 @@ static __always_inline void fw_leave(u32 pid)
 		__sync_fetch_and_sub(&all->spaces, 1);
 }
 
-/* Copies pages; the copies get numbers of their own, for the child may change its memory. False where there was
- * no room for all. */
-static __always_inline bool fw_copy(struct fw_space *from, struct fw_space *to, u64 id, struct fw_registry *all)
+/* Copies pages; the copies get numbers of their own, for the child may change its memory. Where there is no room for
+ * all, there are none. */
+static __always_inline void fw_copy(struct fw_space *from, struct fw_space *to, u64 id, struct fw_registry *all)
 {
 	struct fw_page *body = NULL;
 	u32 page = 0;
@@ -563,7 +565,11 @@ static __always_inline bool fw_copy(struct fw_space *from, struct fw_space *to, 
 		to->count++;
 	}
 	__sync_fetch_and_add(&all->sections, to->count);
-	return to->count == from->count;
+	if (to->count == from->count)
+		return;
+	__sync_fetch_and_add(&all->full, 1);
+	fw_empty(to, id, all);
+	to->count = 0;
 }
 
 /* A new process: it shares the address space, or has a copy of it. */
@@ -591,8 +597,7 @@ static __always_inline void fw_forked(struct task_struct *parent, struct task_st
 	}
 	/* Nobody else knows the child's: it has not run. */
 	if (fw_lock(from, parent_id)) {
-		if (!fw_copy(from, to, child_id, all))
-			__sync_fetch_and_add(&all->full, 1);
+		fw_copy(from, to, child_id, all);
 		fw_unlock(from);
 	}
 }
