@@ -59,7 +59,7 @@ pub(super) fn deferred(ran: &Ran, kernel: &Kernel) -> Vec<Test> {
         return vec![stacks_of_known_depth(ran, "deferred")];
     }
     let refused = || {
-        let said = ran.err.join("\n");
+        let said = said(ran);
         match &ran.ended {
             Some(Ended::Exit(code)) if *code != 0 => {}
             other => return Err(format!("{}: {said}", end(other))),
@@ -137,7 +137,7 @@ struct Recorded {
 impl Recorded {
     fn of(ran: &Ran, mode: &str) -> Result<Recorded, String> {
         if ran.ended != Some(Ended::Exit(0)) {
-            return Err(format!("{}: {}", end(&ran.ended), ran.err.join("; ")));
+            return Err(format!("{}: {}", end(&ran.ended), said(ran)));
         }
         let file = |name| ran.file(name).ok_or_else(|| format!("no {name}"));
         let stats: Value = serde_json::from_str(&file(STATS)?.join("\n"))
@@ -193,6 +193,15 @@ fn stack(line: &str) -> Option<(Vec<String>, bool, u64)> {
         .is_some();
     let user = names.filter(|name| !name.ends_with("_[k]"));
     Some((user.map(str::to_string).collect(), cut, count.parse().ok()?))
+}
+
+/// Its last complaints.
+fn said(ran: &Ran) -> String {
+    let lines = &ran.err[ran.err.len().saturating_sub(3)..];
+    let short = lines
+        .iter()
+        .map(|line| line.trim().chars().take(200).collect::<String>());
+    short.collect::<Vec<_>>().join("; ")
 }
 
 fn end(ended: &Option<Ended>) -> String {

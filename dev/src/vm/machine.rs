@@ -136,14 +136,11 @@ fn lines(child: &mut Child) -> Receiver<String> {
     lines
 }
 
-/// The last lines that the kernel printed, fit for a terminal.
-pub(super) fn console(directory: &Path, most: usize) -> Vec<String> {
+/// What the kernel printed, fit for a terminal.
+pub(super) fn console(directory: &Path) -> Vec<String> {
     let bytes = fs::read(directory.join(CONSOLE)).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
-    let lines = text.lines().map(|line| {
-        let plain = line.chars().filter(|c| !c.is_control());
-        plain.take(200).collect::<String>()
-    });
-    let lines: Vec<String> = lines.filter(|line| !line.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(most)..].to_vec()
+    let plain = |line: &str| line.chars().filter(|c| !c.is_control()).collect::<String>();
+    let lines = text.lines().map(plain);
+    lines.filter(|line| !line.trim().is_empty()).collect()
 }

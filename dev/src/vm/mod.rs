@@ -28,6 +28,8 @@ pub(crate) const GUEST: &str = "vm-guest";
 
 /// Lines of what went before, shown after a failure.
 const TAIL: usize = 30;
+/// Characters of such a line.
+const WIDTH: usize = 300;
 
 /// Runs the guest's side.
 pub(crate) fn guest() -> ExitCode {
@@ -172,21 +174,34 @@ fn one(
             );
         }
     }
+    let seconds = begin.elapsed().as_secs();
+    let release = guest.release.as_deref();
     if !whole {
         let why = booted
             .err()
             .unwrap_or_else(|| "switched off before it was done".to_string());
-        see("", failed(format!("{why}; the kernel's last words:")));
-        let console = machine::console(&directory, TAIL);
-        console.iter().for_each(|line| println!("    {line}"));
+        let console = machine::console(&directory);
+        let panic = console.iter().find(|line| line.contains("Kernel panic"));
+        let panic = panic.map(|line| format!(": {line}")).unwrap_or_default();
+        see("", failed(format!("{}: {why}{panic}", image.display())));
+        show(&console);
         println!(
-            "    (all of them: {})",
+            "    (all of it: {})",
             directory.join(machine::CONSOLE).display()
         );
     }
-    let release = guest.release.as_deref().unwrap_or("unknown release");
-    let seconds = begin.elapsed().as_secs();
-    println!("vm {}: Linux {release}, {seconds} s", kernel.name);
+    println!(
+        "vm {}: Linux {}, {seconds} s",
+        kernel.name,
+        release.unwrap_or("that did not start")
+    );
+}
+
+/// The end of what was printed.
+fn show(lines: &[String]) {
+    for line in &lines[lines.len().saturating_sub(TAIL)..] {
+        println!("    {}", line.chars().take(WIDTH).collect::<String>());
+    }
 }
 
 /// Judges a payload; shows what it said if it failed.
@@ -202,10 +217,8 @@ fn judged(ran: &Ran, kernel: &Kernel, packed: &Packed, see: &mut dyn FnMut(&str,
         see(payload.name, test);
     }
     if failed {
-        for lines in [&ran.out, &ran.err] {
-            let tail = &lines[lines.len().saturating_sub(TAIL)..];
-            tail.iter().for_each(|line| println!("    {line}"));
-        }
+        show(&ran.out);
+        show(&ran.err);
     }
 }
 

@@ -1,6 +1,5 @@
 //! What the guests run, built here: there is no compiler in them.
 
-use super::GUEST;
 use super::initramfs::Initramfs;
 use super::payloads::{PAYLOADS, Payload, Program, target};
 use crate::run;
@@ -15,8 +14,9 @@ use std::process::{Command, Stdio};
 pub(super) fn pack(chosen: &[&'static Payload], directory: &Path) -> Result<Packed, String> {
     let artifacts = artifacts()?;
     let mut initramfs = Initramfs::default();
-    let this = std::env::current_exe().map_err(|error| format!("{GUEST}: {error}"))?;
-    initramfs.program("/init", &this)?;
+    // By way of /proc: cargo may have replaced the file since this program began.
+    let this = format!("/proc/{}/exe", std::process::id());
+    initramfs.program("/init", Path::new(&this))?;
     let mut payloads = Vec::new();
     for &payload in chosen {
         let program = match payload.program {
