@@ -25,3 +25,4 @@ library="-shared -nostdlib -Wl,-z,separate-code"
 build "$v3" calls.v3.so calls $library
 build "$v2" calls.v2.so calls $library
 build "$v3" caller.v3 caller -pie
+build "$v3" fixed.v3 caller -no-pie

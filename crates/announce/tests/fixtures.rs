@@ -14,6 +14,7 @@ fn each_has_a_sound_section_in_a_segment_of_its_own() {
         ("calls.v2.so", Version::V2, 7),
         ("calls.v3.so", Version::V3, 7),
         ("caller.v3", Version::V3, 6),
+        ("fixed.v3", Version::V3, 5),
     ];
     for (name, version, functions) in files {
         let data = std::fs::read(folder.join(name)).unwrap();

@@ -31,6 +31,11 @@ pub(crate) fn assert_alone(path: &Path, exports: &[&str]) {
     let data = std::fs::read(path).unwrap();
     let file = object::File::parse(&*data).unwrap();
     assert_eq!(needs(path), 0, "libraries that {} needs", path.display());
+    // Compilers call memcpy and the like by themselves. What is weak may be absent.
+    let wanted = |symbol: &object::Symbol<'_, '_>| symbol.is_undefined() && !symbol.is_weak();
+    let wanted = file.dynamic_symbols().filter(wanted);
+    let wanted: Vec<_> = wanted.filter_map(|symbol| symbol.name().ok()).collect();
+    assert!(wanted.iter().all(|name| name.is_empty()), "{wanted:?}");
     let mut exported = Vec::new();
     for export in file.exports().unwrap() {
         if let NameOrOrdinal::Name(name) = export.unwrap().name() {
