@@ -26,6 +26,9 @@ use std::time::Instant;
 /// The task that is not for people: the first process of a guest.
 pub(crate) const GUEST: &str = "vm-guest";
 
+/// All that the guest said.
+const REPORT: &str = "report.log";
+
 /// Lines of what went before, shown after a failure.
 const TAIL: usize = 30;
 /// Characters of such a line.
@@ -145,7 +148,7 @@ fn one(
     let directory = directory.join(kernel.name);
     let failed = |why: String| Test::new("", Outcome::Failed(why));
     let transcript =
-        fs::create_dir_all(&directory).and_then(|()| File::create(directory.join("report.log")));
+        fs::create_dir_all(&directory).and_then(|()| File::create(directory.join(REPORT)));
     let mut transcript = match transcript {
         Ok(transcript) => transcript,
         Err(error) => return see("", failed(format!("{}: {error}", directory.display()))),
@@ -190,10 +193,12 @@ fn one(
             directory.join(machine::CONSOLE).display()
         );
     }
+    let release = release.unwrap_or("that did not start");
+    let report = directory.join(REPORT);
     println!(
-        "vm {}: Linux {}, {seconds} s",
+        "vm {}: Linux {release}, {seconds} s ({})",
         kernel.name,
-        release.unwrap_or("that did not start")
+        report.display()
     );
 }
 
