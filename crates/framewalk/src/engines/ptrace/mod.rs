@@ -91,8 +91,11 @@ impl Ptrace {
         self.counts.lost += u64::from(late) * interrupted;
     }
 
-    /// Handles everything that threads have to tell.
-    fn handle(&mut self, objects: &mut Objects, sink: &mut dyn FnMut(Sample)) {
+    /// Handles what threads have to tell, until nothing is left (true) or it is time to sample: threads
+    /// that announce all the time must not keep it from that.
+    fn handle(&mut self, objects: &mut Objects, sink: &mut dyn FnMut(Sample)) -> bool {
+        let due = self.next_tick;
+        let mut drained = true;
         while let Some((tid, told)) = self.tracees.hear() {
             match told {
                 Told::Stopped { pid, comm } => {
@@ -120,6 +123,10 @@ impl Ptrace {
                 }
                 Told::Other => {}
             }
+            if due.is_some_and(|due| due <= Instant::now()) {
+                drained = false;
+                break;
+            }
         }
         let now = Instant::now();
         if now >= self.next_look {
@@ -129,6 +136,7 @@ impl Ptrace {
                 self.announcing.exit(pid);
             }
         }
+        drained
     }
 
     /// Walks the stack of a stopped thread. None if it cannot be looked at: it was killed meanwhile.
@@ -215,7 +223,7 @@ impl Engine for Ptrace {
     ) -> anyhow::Result<bool> {
         let end = Instant::now() + timeout;
         loop {
-            self.handle(objects, sink);
+            let drained = self.handle(objects, sink);
             if self.tracees.is_empty() {
                 return Ok(false);
             }
@@ -223,8 +231,10 @@ impl Engine for Ptrace {
             if Instant::now() >= end {
                 return Ok(true);
             }
-            self.tracees
-                .wait_until(self.next_tick.map_or(end, |tick| tick.min(end)))?;
+            if drained {
+                self.tracees
+                    .wait_until(self.next_tick.map_or(end, |tick| tick.min(end)))?;
+            }
         }
     }
 
