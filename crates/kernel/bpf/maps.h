@@ -12,6 +12,7 @@
 #define FW_MAPLE_LEAF 1
 #define FW_MAPLE_RANGE 2
 #define FW_MAPLE_ARANGE 3
+
 #define FW_MAPLE_DEPTH 8
 
 #define FW_VM_WRITE 2
@@ -31,54 +32,48 @@ static __always_inline u64 fw_kernel_word(u64 address)
 	return FW_TYPED(maple_range_64, address - bpf_core_field_offset(struct maple_range_64, pivot))->pivot[0];
 }
 
-/* One level down: the slot of `node` that holds `address`. */
+/* A nought that the verifier does not know: it would follow each turn of a loop whose count it knows. */
+volatile u32 fw_nought;
+
+/* One level down: the slot of `node` that holds `address`. Pivots ascend: as many slots lie before it as there are
+ * pivots below the address. */
 static __always_inline u64 fw_maple_slot(u64 node, u32 type, u64 address)
 {
-	struct maple_range_64 *range = FW_TYPED(maple_range_64, node);
+	u64 pivot = node + bpf_core_field_offset(struct maple_range_64, pivot), first = pivot, slots;
 	u32 pivots, end;
-	u64 slot;
 
 	if (type == FW_MAPLE_ARANGE) {
-		struct maple_arange_64 *arange = FW_TYPED(maple_arange_64, node);
-
-		end = arange->meta.end;
+		slots = node + bpf_core_field_offset(struct maple_arange_64, slot);
+		end = FW_TYPED(maple_arange_64, node)->meta.end;
 		pivots = 9;
-		slot = node + bpf_core_field_offset(struct maple_arange_64, slot);
 	} else {
-		u64 last = range->pivot[14];
-
+		slots = node + bpf_core_field_offset(struct maple_range_64, slot);
 		/* An unset last pivot means that the metadata behind the slots tells the end. */
-		end = last ? 15 : FW_TYPED(maple_metadata, node + bpf_core_field_offset(struct maple_range_64, slot) + 15 * 8)->end;
+		end = FW_TYPED(maple_range_64, node)->pivot[14] ? 15 : FW_TYPED(maple_metadata, slots + 15 * 8)->end;
 		pivots = 15;
-		slot = node + bpf_core_field_offset(struct maple_range_64, slot);
 	}
-	if (end > pivots)
-		end = pivots;
-	/* Pivots ascend: the slot's number is how many lie below the address. An address is summed up
-	 * rather than a number, because the verifier would follow each value of a number. */
-#define FW_PIVOT(i) \
-	if (i < end && range->pivot[i] < address) \
-		slot += sizeof(void *);
-	FW_PIVOT(0) FW_PIVOT(1) FW_PIVOT(2) FW_PIVOT(3) FW_PIVOT(4) FW_PIVOT(5) FW_PIVOT(6) FW_PIVOT(7)
-	FW_PIVOT(8)
-	if (pivots == 15) {
-		FW_PIVOT(9) FW_PIVOT(10) FW_PIVOT(11) FW_PIVOT(12) FW_PIVOT(13) FW_PIVOT(14)
+	end = (end > pivots ? pivots : end) + fw_nought;
+	while (end && fw_kernel_word(pivot) < address && can_loop) {
+		pivot += sizeof(u64);
+		end--;
 	}
-#undef FW_PIVOT
-	return fw_kernel_word(slot);
+	return fw_kernel_word(slots + (pivot - first));
 }
 
 /* The VMA that the tree has for `address`, or 0. Not validated. */
 __noinline u64 fw_maple_find(u64 root, u64 address)
 {
+	u32 left = FW_MAPLE_DEPTH + fw_nought, type;
 	u64 entry = root;
 
-	for (u32 depth = 0; depth < FW_MAPLE_DEPTH; depth++) {
-		u32 type = (entry >> 3) & 15;
-
-		/* Low bits of a node's pointer: its type from bit 3 on; bit 1 marks a root (lib/maple_tree.c). */
-		if (entry < 4096 || (entry & 3) != (depth ? 0 : 2))
+	/* Low bits of a node's pointer: its type from bit 3 on; bit 1 marks a root (lib/maple_tree.c). */
+	if ((entry & 3) != 2)
+		return 0;
+	entry &= ~3ull;
+	for (; left && can_loop; left--) {
+		if (entry < 4096 || entry & 3)
 			return 0;
+		type = (entry >> 3) & 15;
 		entry = fw_maple_slot(entry & ~255ull, type, address);
 		if (type == FW_MAPLE_LEAF)
 			return (entry & 3) || entry < 4096 ? 0 : entry;

@@ -70,15 +70,18 @@ static __always_inline struct fw_page *fw_page_of(u64 space, u32 number)
 
 /* Reads the section that holds `pc` into `found`, whose text is then its own; or an empty one with the gap that
  * holds `pc` as its text. False where what it read was changing. */
-static __always_inline bool fw_space_read(struct fw_space *space, u64 id, u64 pc, struct fw_section *found)
+__noinline int fw_space_read(struct fw_space *space, u64 id, u64 pc, struct fw_section *found)
 {
-	u32 sequence = READ_ONCE(space->sequence), count, page = 0, left, at = 0;
+	u32 sequence, count, page = 0, left, at = 0;
 	struct fw_page *body;
 
+	if (!space || !found)
+		return false;
+	sequence = READ_ONCE(space->sequence);
 	barrier();
 	count = space->count;
 	left = (count + FW_PAGE_SECTIONS - 1) / FW_PAGE_SECTIONS;
-	if (sequence & 1 || space->id != id || left > FW_PAGES)
+	if (sequence & 1 || space->id != id)
 		return false;
 	found->start = 0;
 	found->end = FW_USER_END;
@@ -107,6 +110,9 @@ static __always_inline bool fw_space_read(struct fw_space *space, u64 id, u64 pc
 		if (page + 1 < FW_PAGES)
 			found->end = space->first[page + 1];
 	}
+	/* Through memory, so that the verifier does not know it: it would follow each way to halve it. */
+	WRITE_ONCE(found->rows, left);
+	left = READ_ONCE(found->rows);
 	/* The last section that starts at or before pc. */
 	while (left > 1 && can_loop) {
 		u32 half = left / 2, middle = at + half;

@@ -13,6 +13,8 @@ pub enum Error {
     Map(libbpf_rs::Error),
     /// No hook was asked for.
     NoHook,
+    /// A hook cannot be used here, and why.
+    Hook(&'static str, String),
     /// A folder or file for pinned maps.
     Pin(std::path::PathBuf, std::io::Error),
     /// Maps are pinned there by another version of this program.
@@ -43,6 +45,7 @@ impl fmt::Display for Error {
             Error::Attach(error) => write!(f, "the BPF program could not be attached: {error:#}"),
             Error::Map(error) => write!(f, "a BPF map refused an update: {error:#}"),
             Error::NoHook => write!(f, "no hook of the announce ABI was asked for"),
+            Error::Hook(name, why) => write!(f, "{name}: {why}"),
             Error::Pin(path, error) => write!(
                 f,
                 "{}: {error} (a BPF file system is needed: mount -t bpf bpf /sys/fs/bpf)",

@@ -6,6 +6,7 @@
 
 mod arena;
 mod error;
+mod features;
 mod load;
 mod record;
 mod registry;

@@ -2,6 +2,7 @@
 
 use crate::arena::{Arena, Plain};
 use crate::error::Error;
+use crate::features::features;
 use crate::record::{Key, Record};
 use crate::registry::RegistryMaps;
 use crate::said;
@@ -10,7 +11,6 @@ use crate::skeleton::types;
 use framewalk_sframe::spec::{Flag, Version};
 use framewalk_sframe::{Arch, Section};
 use framewalk_walk::Origin;
-use libbpf_rs::btf::types::Func;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, MapFlags, RingBuffer, RingBufferBuilder};
 use std::cell::RefCell;
@@ -140,27 +140,12 @@ fn own_pid_namespace() -> Option<(u64, u64)> {
     (meta.ino() != INITIAL).then_some((meta.dev(), meta.ino()))
 }
 
-/// The kfuncs that schedule task work: 6.18, then 7.0 and later.
-const TASK_WORK: [&str; 2] = [
-    "bpf_task_work_schedule_resume_impl",
-    "bpf_task_work_schedule_resume",
-];
-
-/// Whether the running kernel can defer a walk to task work.
-fn has_task_work() -> bool {
-    libbpf_rs::btf::Btf::from_vmlinux().is_ok_and(|btf| {
-        TASK_WORK
-            .iter()
-            .any(|name| btf.type_by_name::<Func<'_>>(name).is_some())
-    })
-}
-
 impl Sampler {
     /// Loads the programs. Needs CAP_BPF and CAP_PERFMON (or root). Walks know what was announced if they get
     /// the maps of a registry.
     pub fn load(options: Options, registry: Option<&RegistryMaps>) -> Result<Sampler, Error> {
         said::listen();
-        let possible = has_task_work();
+        let possible = features().task_work;
         let mode = match options.mode {
             Some(Mode::Deferred | Mode::DeferredAlways) if !possible => {
                 return Err(Error::NoTaskWork);

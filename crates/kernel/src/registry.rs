@@ -6,6 +6,7 @@
 mod maps;
 
 use crate::error::Error;
+use crate::features::features;
 use crate::said;
 use crate::skeleton::announce::{AnnounceSkel, AnnounceSkelBuilder, types};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
@@ -104,6 +105,11 @@ impl Registry {
         let mut refusals = Vec::new();
         let mut last = Error::NoHook;
         for &hook in hooks {
+            if let Err(why) = features().hook(hook) {
+                refusals.push((hook, why.to_owned()));
+                last = Error::Hook(hook.name(), why.to_owned());
+                continue;
+            }
             match Registry::load_with(hook) {
                 Ok(mut registry) => {
                     registry.refusals = refusals;
