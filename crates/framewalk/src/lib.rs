@@ -1,5 +1,6 @@
 //! The parts of the `framewalk` command: engines, processes, symbols, profiles, output.
 
+pub mod agent;
 pub mod args;
 pub mod commands;
 pub mod engines;
