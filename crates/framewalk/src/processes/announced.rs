@@ -68,6 +68,16 @@ impl Default for SectionCopies {
 }
 
 impl SectionCopies {
+    /// Reads a section now, while its process is there, if it was not read before.
+    pub fn load(&mut self, pid: u32, announced: &Announced, read: &mut MemoryRead) {
+        let number = announced.number;
+        if !self.copies.contains_key(&number) {
+            let copy = self.copy(pid, &announced.claim, read);
+            self.bytes += copy.len();
+            self.copies.insert(number, copy);
+        }
+    }
+
     /// How to go on from a pc by a section; `None` where it says nothing.
     fn says(
         &mut self,
@@ -76,13 +86,8 @@ impl SectionCopies {
         pc: u64,
         read: &mut MemoryRead,
     ) -> Option<Says> {
-        let number = announced.number;
-        if !self.copies.contains_key(&number) {
-            let copy = self.copy(pid, &announced.claim, read);
-            self.bytes += copy.len();
-            self.copies.insert(number, copy);
-        }
-        let copy = self.copies.get_mut(&number)?;
+        self.load(pid, announced, read);
+        let copy = self.copies.get_mut(&announced.number)?;
         if let Some(&known) = copy.answers.get(&pc) {
             return known;
         }

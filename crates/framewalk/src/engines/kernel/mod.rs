@@ -3,6 +3,7 @@
 //! A sample that meets an object without a table comes with a copy of its stack; the table is built
 //! meanwhile, by a thread of its own, and the Rust walker finishes the sample.
 
+mod announced;
 mod builds;
 mod clock;
 mod following;
@@ -12,6 +13,7 @@ mod unfinished;
 use super::{Counts, Engine, Settings, Target, Unavailable};
 use crate::processes::{Backing, Device, NewMapping, Objects};
 use crate::sample::{Frame, ObjectId, Place, Sample};
+use announced::Announcements;
 use clock::Clock;
 use following::Following;
 use framewalk_kernel::{
@@ -39,6 +41,7 @@ struct KernelEngine {
     settings: Settings,
     registry: Registry,
     unfinished: Unfinished,
+    announcements: Announcements,
     /// Kernel parts of samples whose user part is to come.
     linked: HashMap<u64, Vec<SampleRecord>>,
     /// Objects that the kernel asked for when their process was gone already, and when.
@@ -58,13 +61,14 @@ pub(super) fn open(
         super::Mode::Immediate => Some(Mode::Immediate),
     };
     let max_frames = u32::try_from(settings.max_frames).unwrap_or(Options::MAX_FRAMES);
+    let announcements = Announcements::open();
     let mut sampler = Sampler::load(
         Options {
             mode,
             max_frames,
             ring_bytes: ring_bytes(target),
         },
-        None,
+        announcements.maps(),
     )
     .map_err(|error| Unavailable {
         what: error.to_string(),
@@ -82,6 +86,7 @@ pub(super) fn open(
         settings,
         registry: Registry::new(),
         unfinished: Unfinished::default(),
+        announcements,
         linked: HashMap::new(),
         unanswered: Vec::new(),
         gone: 0,
@@ -189,9 +194,10 @@ impl KernelEngine {
     ) -> anyhow::Result<bool> {
         let mut known = 0;
         let unfinished = &mut self.unfinished;
+        let announcements = &mut self.announcements;
         let ended = self.following.advance(objects, |until, tracked, objects| {
             known = until;
-            unfinished.place(until, tracked, objects);
+            unfinished.place(until, tracked, objects, announcements);
         })?;
         self.registry.meet(objects);
         // What nobody could open by then is forgotten, so that the next process that maps it is asked.
@@ -207,8 +213,14 @@ impl KernelEngine {
         self.registry.install(wait, &mut self.sampler);
         if self.registry.idle() {
             let tables = &mut self.registry.tables;
-            self.unfinished
-                .finish(objects, tables, self.settings.max_frames, sink);
+            let announcements = &mut self.announcements;
+            self.unfinished.finish(
+                objects,
+                tables,
+                announcements,
+                self.settings.max_frames,
+                sink,
+            );
         }
         Ok(ended)
     }
@@ -283,13 +295,19 @@ impl Engine for KernelEngine {
             self.advance(Duration::from_millis(50), objects, sink)?;
         }
         let tables = &mut self.registry.tables;
-        self.unfinished
-            .finish(objects, tables, self.settings.max_frames, sink);
+        self.unfinished.finish(
+            objects,
+            tables,
+            &mut self.announcements,
+            self.settings.max_frames,
+            sink,
+        );
         for sample in self.linked.drain().flat_map(|(_, samples)| samples) {
             sink(convert(&sample));
         }
         let counts = self.sampler.counts()?;
         let mut notes = self.registry.tables.notes(objects);
+        notes.extend(self.announcements.notes());
         if self.gone > 0 {
             let gone = self.gone;
             notes.push(format!(

@@ -1,10 +1,12 @@
 //! Samples whose walk met an object without a table, with the copy of the stack to finish them.
 
 use super::super::rings::tracked::Tracked;
+use super::announced::Announcements;
 use super::{convert, deliver};
 use crate::processes::{Mappings, Objects, ProcessCode, StackCopy, Tables, finish};
 use crate::sample::Sample;
 use framewalk_kernel::{SampleRecord, StackRecord};
+use framewalk_walk::registry::Announced;
 use framewalk_walk::{Origin, Registers, Start, Stop};
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,7 +19,7 @@ pub(super) struct Unfinished {
     pieces: HashMap<u64, Pieces>,
     /// By time.
     unplaced: BTreeMap<(u64, u64), Waiting>,
-    placed: Vec<(Waiting, Mappings)>,
+    placed: Vec<(Waiting, Mappings, Vec<Announced>)>,
     bytes: usize,
 }
 
@@ -66,8 +68,14 @@ impl Unfinished {
         None
     }
 
-    /// Notes the mappings of samples before `until`, which is now.
-    pub(super) fn place(&mut self, until: u64, tracked: &mut Tracked, objects: &mut Objects) {
+    /// Notes the mappings of samples before `until`, which is now, and what their processes announced.
+    pub(super) fn place(
+        &mut self,
+        until: u64,
+        tracked: &mut Tracked,
+        objects: &mut Objects,
+        announcements: &mut Announcements,
+    ) {
         while let Some(first) = self.unplaced.first_entry() {
             if first.key().0 >= until {
                 break;
@@ -75,7 +83,7 @@ impl Unfinished {
             let waiting = first.remove();
             let (pid, tid) = (waiting.sample.pid, waiting.sample.tid);
             let mappings = tracked.mappings(pid, tid, objects).clone();
-            self.placed.push((waiting, mappings));
+            self.placed.push((waiting, mappings, announcements.of(pid)));
         }
     }
 
@@ -92,10 +100,11 @@ impl Unfinished {
         &mut self,
         objects: &Objects,
         tables: &mut Tables,
+        announcements: &mut Announcements,
         limit: usize,
         sink: &mut dyn FnMut(Sample),
     ) {
-        for (waiting, mappings) in std::mem::take(&mut self.placed) {
+        for (waiting, mappings, announced) in std::mem::take(&mut self.placed) {
             self.release(&waiting.pieces);
             let mut sample = convert(&waiting.sample);
             if mappings.iter().next().is_none() {
@@ -133,7 +142,8 @@ impl Unfinished {
                 .iter()
                 .filter(|frame| frame.origin != Origin::Kernel)
                 .count();
-            let code = ProcessCode::new(&mappings, objects, tables);
+            let code = ProcessCode::new(&mappings, objects, tables)
+                .with_announced(announcements.code(sample.pid, &announced));
             sample.stop = finish(
                 start,
                 copy,
