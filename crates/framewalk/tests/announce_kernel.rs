@@ -152,9 +152,12 @@ fn a_section_that_has_vanished_is_passed_over() {
     let test = "a_section_that_has_vanished_is_passed_over";
     let built = MemoryOnly::build();
     for mode in MODES {
-        let Some((samples, _)) = samples(test, &built, mode, "vanish") else {
+        let Some((samples, notes)) = samples(test, &built, mode, "vanish") else {
             continue;
         };
+        let told =
+            |note: &String| note.ends_with("lookups in announced sections could not be read");
+        assert!(notes.iter().any(told), "{notes:?}");
         for sample in burning(&built, &samples) {
             assert_ne!(sample.stop, Stop::Outermost, "{sample:?}");
         }

@@ -46,6 +46,10 @@ __noinline int fw_note_uses(struct fw_walk *w)
 			__sync_fetch_and_add(&use->unreadable, near->unreadable);
 			__sync_fetch_and_add(&use->malformed, near->malformed);
 		}
+		if (near->unreadable)
+			FW_COUNT(unreadable, near->unreadable);
+		if (near->malformed)
+			FW_COUNT(malformed_sections, near->malformed);
 		near->frames = near->unreadable = near->malformed = 0;
 	}
 	return 0;

@@ -231,6 +231,8 @@ struct fw_counts {
 	u64 full_ring;    /* records that did not fit the ring: lost */
 	u64 undeferred;   /* walks that task work did not take: walked at once instead */
 	u64 full_objects; /* objects beyond the table */
+	u64 unreadable;   /* lookups that the memory of an announced section did not allow */
+	u64 malformed_sections; /* lookups that met nonsense in one */
 };
 
 #endif

@@ -75,6 +75,10 @@ pub struct Counts {
     pub undeferred: u64,
     /// Objects beyond the table of objects.
     pub full_objects: u64,
+    /// Lookups that the memory of an announced section did not allow.
+    pub unreadable: u64,
+    /// Lookups that met nonsense in an announced section.
+    pub malformed_sections: u64,
     /// Records that this side could not read.
     pub malformed: u64,
 }
@@ -371,7 +375,9 @@ impl Sampler {
             maps,
             full_ring,
             undeferred,
-            full_objects
+            full_objects,
+            unreadable,
+            malformed_sections
         ))
     }
 }

@@ -314,6 +314,14 @@ impl Engine for KernelEngine {
                 "{gone} mapped files were gone before they could be opened"
             ));
         }
+        for (count, what) in [
+            (counts.unreadable, "could not be read"),
+            (counts.malformed_sections, "met nonsense"),
+        ] {
+            if count > 0 {
+                notes.push(format!("{count} lookups in announced sections {what}"));
+            }
+        }
         if counts.undeferred > 0 {
             let undeferred = counts.undeferred;
             notes.push(format!("{undeferred} walks could not be deferred"));
