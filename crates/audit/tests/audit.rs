@@ -381,6 +381,23 @@ fn set_user_id_programs_do_not_notice() {
     assert_unnoticed(name, filter, command);
 }
 
+#[test]
+fn a_program_that_confines_itself_is_not_killed_at_its_end() {
+    let name = "a_program_that_confines_itself_is_not_killed_at_its_end";
+    let directory = directory("confined");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/confined.c");
+    let program = directory.join("confined");
+    compile(&source, &program, &[]);
+    let mut command = Command::new(&program);
+    command.arg(&copies(&directory, 1)[0]);
+    if let Some((output, calls)) = audited(name, Filter::default(), command, accepting()) {
+        assert_eq!(output.status.code(), Some(9), "{output:?}");
+        assert_eq!(output.stdout, b"confined\n");
+        assert_eq!(calls.len(), 1);
+        assert!(calls[0].registers());
+    }
+}
+
 /// A copy of the library with other bytes.
 fn changed(path: PathBuf, change: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
     let mut data = std::fs::read(fixture("calls.v3.so")).unwrap();

@@ -3,6 +3,7 @@
 //! Every number is measured here and now; a part that cannot be measured says why. Ratios and limits
 //! are printed, the verdict is the reader's.
 
+mod announce_audit;
 mod build;
 mod conversion;
 mod cost;
@@ -31,6 +32,7 @@ const PARTS: &[(&str, Part)] = &[
     ("python", recorded::run),
     ("dwarf", dwarf::run),
     ("conversion", conversion::run),
+    ("audit", announce_audit::run),
     ("build", build::run),
 ];
 
