@@ -3,12 +3,14 @@
 //! Everything happens inside the kernel (`bpf/announce.h`, docs/abi.md); this side loads, lists, and is told.
 //! Addresses are those of the process; ids of processes are the initial pid namespace's.
 
+mod hashes;
 mod maps;
 
 use crate::error::Error;
 use crate::features::features;
 use crate::said;
 use crate::skeleton::announce::{AnnounceSkel, AnnounceSkelBuilder, types};
+pub use hashes::Hashes;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Link, ProgramInput, RingBuffer, RingBufferBuilder};
 pub use maps::{RegistryCounts, RegistryMaps, Section, Space};

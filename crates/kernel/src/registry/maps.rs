@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::skeleton::announce::{AnnounceSkel, types};
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
+use std::collections::BTreeMap;
 use std::mem::offset_of;
 use std::ops::Range;
 use std::path::Path;
@@ -209,50 +210,61 @@ impl RegistryMaps {
 
     /// What a process has announced; none where it has not.
     pub fn of_process(&self, pid: u32) -> Option<Space> {
-        let id = self
-            .processes
-            .lookup(&pid.to_ne_bytes(), MapFlags::ANY)
-            .ok()??;
-        self.space(u64::from_ne_bytes(id.try_into().ok()?), vec![pid])
+        self.space(self.space_of(pid)?, vec![pid])
     }
 
     /// Everything that is announced now, by address space.
     pub fn all(&self) -> Vec<Space> {
-        let mut sharers = std::collections::BTreeMap::<u64, Vec<u32>>::new();
+        self.sharers()
+            .into_iter()
+            .filter_map(|(id, processes)| self.space(id, processes))
+            .collect()
+    }
+
+    /// The address spaces that are known now, and the processes that share each, in the order of their ids.
+    pub fn sharers(&self) -> BTreeMap<u64, Vec<u32>> {
+        let mut sharers = BTreeMap::<u64, Vec<u32>>::new();
         for key in self.processes.keys() {
-            let id = self.processes.lookup(&key, MapFlags::ANY).ok().flatten();
-            let id = id.and_then(|id| id.try_into().ok()).map(u64::from_ne_bytes);
-            let pid = key.try_into().ok().map(u32::from_ne_bytes);
-            if let (Some(id), Some(pid)) = (id, pid) {
+            let Ok(pid) = key.try_into().map(u32::from_ne_bytes) else {
+                continue;
+            };
+            if let Some(id) = self.space_of(pid) {
                 sharers.entry(id).or_default().push(pid);
             }
         }
+        for processes in sharers.values_mut() {
+            processes.sort_unstable();
+        }
         sharers
-            .into_iter()
-            .filter_map(|(id, mut processes)| {
-                processes.sort_unstable();
-                self.space(id, processes)
-            })
-            .collect()
+    }
+
+    /// The address space of a process, if it is known.
+    pub fn space_of(&self, pid: u32) -> Option<u64> {
+        let id = self.processes.lookup(&pid.to_ne_bytes(), MapFlags::ANY);
+        Some(u64::from_ne_bytes(id.ok()??.try_into().ok()?))
     }
 
     /// One address space, as it was at one moment.
     fn space(&self, id: u64, processes: Vec<u32>) -> Option<Space> {
+        let sections = self.sections_of(id)?;
+        let sections = sections.into_iter().map(|section| self.used(section));
+        Some(Space {
+            id,
+            processes,
+            sections: sections.collect(),
+        })
+    }
+
+    /// The sections of an address space, as they were at one moment, without what they were good for: that is
+    /// kept apart.
+    pub fn sections_of(&self, id: u64) -> Option<Vec<Section>> {
         for _ in 0..TRIES {
             let before = self.sequence(id)?;
             let sections = (before.0 % 2 == 0).then(|| self.sections(id, before.1));
             if let Some(Some(sections)) = sections
                 && self.sequence(id)? == before
             {
-                let sections = sections
-                    .into_iter()
-                    .map(|section| self.used(section))
-                    .collect();
-                return Some(Space {
-                    id,
-                    processes,
-                    sections,
-                });
+                return Some(sections);
             }
         }
         None
