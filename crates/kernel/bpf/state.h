@@ -65,7 +65,7 @@ struct fw_near {
 	u32 pad;
 };
 
-#define FW_SECTIONS 4
+#define FW_SECTIONS 8
 
 /* A frame needs three words at most: CFA, RA, FP. */
 #define FW_KEPT 4

@@ -3,6 +3,7 @@
 //! Every number is measured here and now; a part that cannot be measured says why. Ratios and limits
 //! are printed, the verdict is the reader's.
 
+mod announce;
 mod announce_audit;
 mod build;
 mod conversion;
@@ -33,6 +34,7 @@ const PARTS: &[(&str, Part)] = &[
     ("dwarf", dwarf::run),
     ("conversion", conversion::run),
     ("audit", announce_audit::run),
+    ("announce", announce::run),
     ("build", build::run),
 ];
 
