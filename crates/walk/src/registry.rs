@@ -311,3 +311,18 @@ fn overlapping<'a>(sections: &'a [Announced], text: &Range<u64>) -> &'a [Announc
     let last = sections.partition_point(|held| held.claim.text.start < text.end);
     sections.get(first..last).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_fit_an_int_and_are_never_0() {
+        let mut registry = Registry {
+            last_number: ID - 1,
+            ..Registry::default()
+        };
+        let mut id = || (registry.next_number() & ID) as i32;
+        assert_eq!([id(), id(), id()], [i32::MAX, 1, 2]);
+    }
+}

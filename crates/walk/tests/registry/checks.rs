@@ -125,6 +125,10 @@ fn breaks() -> Vec<(u32, Refusal, Vec<Named>)> {
             4,
             Unreadable,
             vec![
+                ("ends with user addresses", |c| {
+                    c.length = Some(100);
+                    c.address = END - 100;
+                }),
                 ("nothing mapped", |c| c.address = 0x7000_0000),
                 ("first byte", |c| c.hole = Some((0, 1))),
                 ("last byte of header", |c| c.hole = Some((27, 28))),

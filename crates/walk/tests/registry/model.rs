@@ -26,7 +26,7 @@ enum Step {
     Exit(u32),
 }
 
-const ROOM: usize = 30;
+const ROOM: usize = 14;
 const SLOTS: u64 = 24;
 
 fn step() -> impl Strategy<Value = Step> {
