@@ -54,11 +54,13 @@ extern int bpf_task_work_schedule_resume(struct task_struct *task, struct bpf_ta
 static int do_later(struct bpf_map *map, void *key, void *value)
 {
 	struct fw_later *thread = value;
+	long answer;
 
 	if (!thread)
 		return 0;
 	FW_COUNT_CALL(later);
-	fw_tell(&thread->call, thread->section.number, fw_do(&thread->call, &thread->section, true));
+	answer = fw_do(&thread->call, &thread->section, true);
+	fw_tell(&thread->call, thread->section.number, answer);
 	return 0;
 }
 

@@ -28,6 +28,18 @@ struct {
 extern void bpf_preempt_disable(void) __ksym;
 extern void bpf_preempt_enable(void) __ksym;
 
+/* Opaque words of the kernel's iterator (include/uapi/linux/bpf.h: struct bpf_iter_task is three). */
+struct bpf_iter_task {
+	u64 __opaque[3];
+} __attribute__((aligned(8)));
+
+#define FW_ALL_THREADS 1 /* kernel/bpf/task_iter.c: BPF_TASK_ITER_ALL_THREADS */
+#define FW_KERNEL_THREAD 0x00200000 /* include/linux/sched.h: PF_KTHREAD */
+
+extern int bpf_iter_task_new(struct bpf_iter_task *it, struct task_struct *task, u32 flags) __ksym;
+extern struct task_struct *bpf_iter_task_next(struct bpf_iter_task *it) __ksym;
+extern void bpf_iter_task_destroy(struct bpf_iter_task *it) __ksym;
+
 struct fw_call {
 	u32 option;
 	u64 key;
@@ -325,6 +337,79 @@ static __always_inline bool fw_join(u32 pid, u64 id, struct fw_space *space)
 	return true;
 }
 
+/* Everything that the space holds goes. Locked, and nobody else has it. */
+static __always_inline void fw_empty(struct fw_space *space, u64 id, struct fw_registry *all)
+{
+	struct fw_page *body = NULL;
+	u32 page = 0;
+
+	FW_FOR_EACH_SLOT(space) {
+		struct fw_section *at = FW_SLOT(page, body, id, space->slot);
+
+		if (!at)
+			break;
+		bpf_map_delete_elem(&uses, &at->number);
+	}
+	/* Pages that a larger registry had are still there. */
+	for (u32 i = 0; i < FW_PAGES && can_loop; i++) {
+		struct fw_page_key key = {.space = id, .page = i};
+
+		if (bpf_map_delete_elem(&pages, &key))
+			break;
+	}
+	__sync_fetch_and_add(&all->sections, -(u64)space->count);
+}
+
+/* The process leaves its address space: by exec, or by its end. */
+static __always_inline void fw_leave(u32 pid)
+{
+	u64 *known = bpf_map_lookup_elem(&processes, &pid), id;
+	struct fw_registry *all = fw_the_registry();
+	struct fw_space *space;
+
+	if (!known || !all)
+		return;
+	id = *known;
+	if (bpf_map_delete_elem(&processes, &pid))
+		return;
+	space = bpf_map_lookup_elem(&spaces, &id);
+	if (!space || (s32)__sync_fetch_and_sub(&space->processes, 1) > 1 || !fw_lock(space, id))
+		return;
+	fw_change(space);
+	fw_empty(space, id, all);
+	space->count = 0;
+	space->id = FW_DROPPED;
+	fw_changed(space);
+	fw_unlock(space);
+	if (!bpf_map_delete_elem(&spaces, &id))
+		__sync_fetch_and_sub(&all->spaces, 1);
+}
+
+/* A new space belongs to everybody who has the address space: children of vfork(2) and clone(2) that were made
+ * before it are not known yet, nor are their parents. That is asked of all threads of the machine, but only where more
+ * threads have the address space than this process. Whoever comes later is told of by fw_forked(). */
+static __always_inline void fw_join_sharers(u64 id, struct fw_space *space)
+{
+	struct task_struct *current = bpf_get_current_task_btf(), *task;
+	struct mm_struct *mm = current->mm;
+	struct bpf_iter_task it;
+
+	if (!mm || mm->mm_users.counter <= current->signal->live.counter)
+		return;
+	bpf_rcu_read_lock();
+	bpf_iter_task_new(&it, NULL, FW_ALL_THREADS);
+	while ((task = bpf_iter_task_next(&it))) {
+		if (task->mm != mm || task->flags & FW_KERNEL_THREAD)
+			continue;
+		fw_join(task->tgid, id, space);
+		/* It may have left meanwhile, when nobody knew that it had come. */
+		if (!task->signal->live.counter || (task->mm && task->mm != mm))
+			fw_leave(task->tgid);
+	}
+	bpf_iter_task_destroy(&it);
+	bpf_rcu_read_unlock();
+}
+
 /* Takes the page that the next section needs, if it needs one. */
 static __always_inline bool fw_room(struct fw_space *space)
 {
@@ -367,7 +452,12 @@ __noinline long fw_insert(struct fw_section *section, u64 id, bool replace)
 
 	if (!section || !all)
 		return -FW_ENOSPC;
-	space = fw_make_space(id);
+	space = bpf_map_lookup_elem(&spaces, &id);
+	if (!space) {
+		space = fw_make_space(id);
+		if (space)
+			fw_join_sharers(id, space);
+	}
 	if (!space || !fw_join(bpf_get_current_pid_tgid() >> 32, id, space) || !fw_lock(space, id)) {
 		__sync_fetch_and_add(&all->full, 1);
 		return -FW_ENOSPC;
@@ -433,7 +523,7 @@ __noinline long fw_unregister(u64 id, u64 key)
 		__sync_fetch_and_add(&all->sections, -(u64)removed);
 	}
 	fw_unlock(space);
-	return removed ? removed : -FW_ENOENT;
+	return removed ? (long)removed : -FW_ENOENT;
 }
 
 /* Tells the listener. */
@@ -488,54 +578,6 @@ static __always_inline long fw_do(const struct fw_call *call, struct fw_section 
 }
 
 /* ---- life --------------------------------------------------------------------------------------- */
-
-/* Everything that the space holds goes. Locked, and nobody else has it. */
-static __always_inline void fw_empty(struct fw_space *space, u64 id, struct fw_registry *all)
-{
-	struct fw_page *body = NULL;
-	u32 page = 0;
-
-	FW_FOR_EACH_SLOT(space) {
-		struct fw_section *at = FW_SLOT(page, body, id, space->slot);
-
-		if (!at)
-			break;
-		bpf_map_delete_elem(&uses, &at->number);
-	}
-	/* Pages that a larger registry had are still there. */
-	for (u32 i = 0; i < FW_PAGES && can_loop; i++) {
-		struct fw_page_key key = {.space = id, .page = i};
-
-		if (bpf_map_delete_elem(&pages, &key))
-			break;
-	}
-	__sync_fetch_and_add(&all->sections, -(u64)space->count);
-}
-
-/* The process leaves its address space: by exec, or by its end. */
-static __always_inline void fw_leave(u32 pid)
-{
-	u64 *known = bpf_map_lookup_elem(&processes, &pid), id;
-	struct fw_registry *all = fw_the_registry();
-	struct fw_space *space;
-
-	if (!known || !all)
-		return;
-	id = *known;
-	if (bpf_map_delete_elem(&processes, &pid))
-		return;
-	space = bpf_map_lookup_elem(&spaces, &id);
-	if (!space || (s32)__sync_fetch_and_sub(&space->processes, 1) > 1 || !fw_lock(space, id))
-		return;
-	fw_change(space);
-	fw_empty(space, id, all);
-	space->count = 0;
-	space->id = FW_DROPPED;
-	fw_changed(space);
-	fw_unlock(space);
-	if (!bpf_map_delete_elem(&spaces, &id))
-		__sync_fetch_and_sub(&all->spaces, 1);
-}
 
 /* Copies pages; the copies get numbers of their own, for the child may change its memory. Where there is no room for
  * all, there are none. */

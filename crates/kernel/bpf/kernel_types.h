@@ -115,8 +115,13 @@ struct seqcount {
 };
 typedef struct seqcount seqcount_t;
 
+typedef struct {
+	int counter;
+} atomic_t;
+
 struct mm_struct {
 	struct maple_tree mm_mt;
+	atomic_t mm_users; /* threads that have it, and short-lived references */
 	mm_context_t context;
 	seqcount_t mm_lock_seq;
 };
@@ -125,10 +130,6 @@ struct mm_struct {
 struct mm_struct___old {
 	int mm_lock_seq;
 };
-
-typedef struct {
-	int counter;
-} atomic_t;
 
 struct signal_struct {
 	atomic_t live; /* threads */

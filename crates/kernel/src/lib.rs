@@ -18,4 +18,6 @@ pub use load::{Counts, Mode, Options, Sampler, Table};
 pub use record::{
     Frame, FramePlace, Key, Record, Registers, Resume, SampleRecord, StackRecord, WantRecord,
 };
-pub use registry::{Hashes, Heard, Hook, Registry, RegistryCounts, RegistryMaps, Section, Space};
+pub use registry::{
+    Entries, Hashes, Heard, Hook, Registry, RegistryCounts, RegistryMaps, Room, Section, Space,
+};

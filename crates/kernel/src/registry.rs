@@ -12,7 +12,7 @@ use crate::said;
 use crate::skeleton::announce::{AnnounceSkel, AnnounceSkelBuilder, types};
 pub use hashes::Hashes;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{Link, ProgramInput, RingBuffer, RingBufferBuilder};
+use libbpf_rs::{Link, MapCore, ProgramInput, RingBuffer, RingBufferBuilder};
 pub use maps::{RegistryCounts, RegistryMaps, Section, Space};
 use std::cell::RefCell;
 use std::mem::{MaybeUninit, offset_of};
@@ -79,6 +79,34 @@ pub struct Heard {
     pub number: u64,
 }
 
+/// How much there is room for, in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Processes that have announced something or were forked by one that has.
+    pub processes: u32,
+    /// Their address spaces.
+    pub spaces: u32,
+    /// Pages of 55 sections.
+    pub pages: u32,
+    /// Sections whose uses are counted.
+    pub uses: u32,
+}
+
+/// What is in the maps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Entries {
+    /// Processes whose address space is known.
+    pub processes: usize,
+    /// Address spaces.
+    pub spaces: usize,
+    /// Pages of sections.
+    pub pages: usize,
+    /// Sections whose uses are counted.
+    pub uses: usize,
+    /// Threads that once had to wait for an absent page.
+    pub later: usize,
+}
+
 /// The loaded programs. Dropping it ends the listening, and the maps with it unless they are pinned.
 pub struct Registry {
     hook: Hook,
@@ -103,6 +131,15 @@ impl Registry {
     /// Loads the programs with the first of these hooks that the kernel allows. Needs CAP_BPF and CAP_PERFMON (or
     /// root).
     pub fn load(hooks: &[Hook]) -> Result<Registry, Error> {
+        Registry::load_with(hooks, None)
+    }
+
+    /// The same, with more or less room than usual.
+    pub fn with_room(hooks: &[Hook], room: Room) -> Result<Registry, Error> {
+        Registry::load_with(hooks, Some(room))
+    }
+
+    fn load_with(hooks: &[Hook], room: Option<Room>) -> Result<Registry, Error> {
         said::listen();
         let mut refusals = Vec::new();
         let mut last = Error::NoHook;
@@ -112,7 +149,7 @@ impl Registry {
                 last = Error::Hook(hook.name(), why.to_owned());
                 continue;
             }
-            match Registry::load_with(hook) {
+            match Registry::load_one(hook, room) {
                 Ok(mut registry) => {
                     registry.refusals = refusals;
                     return Ok(registry);
@@ -126,13 +163,24 @@ impl Registry {
         Err(last)
     }
 
-    fn load_with(hook: Hook) -> Result<Registry, Error> {
+    fn load_one(hook: Hook, room: Option<Room>) -> Result<Registry, Error> {
         // One small leak per load: the object refers to itself and lives as long as its skeleton.
         let storage = Box::leak(Box::new(MaybeUninit::uninit()));
         let mut open = AnnounceSkelBuilder::default()
             .open(storage)
             .map_err(said::refused)?;
         load_only(&mut open, hook);
+        if let Some(room) = room {
+            let maps = &mut open.maps;
+            for (map, entries) in [
+                (&mut maps.processes, room.processes),
+                (&mut maps.spaces, room.spaces),
+                (&mut maps.pages, room.pages),
+                (&mut maps.uses, room.uses),
+            ] {
+                map.set_max_entries(entries).map_err(Error::Map)?;
+            }
+        }
         let skel = open.load().map_err(said::refused)?;
         let maps = RegistryMaps::of(&skel)?;
         maps.begin()?;
@@ -181,6 +229,23 @@ impl Registry {
     /// What is registered.
     pub fn maps(&self) -> &RegistryMaps {
         &self.maps
+    }
+
+    /// The same, to be pinned.
+    pub fn maps_mut(&mut self) -> &mut RegistryMaps {
+        &mut self.maps
+    }
+
+    /// How much is in the maps. When no process announces anything any more, nothing is.
+    pub fn entries(&self) -> Entries {
+        let maps = &self.skel.maps;
+        Entries {
+            processes: maps.processes.keys().count(),
+            spaces: maps.spaces.keys().count(),
+            pages: maps.pages.keys().count(),
+            uses: maps.uses.keys().count(),
+            later: maps.later.keys().count(),
+        }
     }
 
     /// The calls that were heard since.
