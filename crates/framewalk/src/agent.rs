@@ -4,8 +4,11 @@
 //! Alive is whoever holds the lock; what lies in the folder says nothing, for an agent that was killed leaves it
 //! behind.
 
+mod integrity;
 mod lock;
+mod memory;
 
+pub use integrity::{Caught, Changes, Keeper, Tally};
 pub use lock::{Holder, Lock};
 
 use framewalk_kernel::RegistryMaps;

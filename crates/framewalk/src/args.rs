@@ -24,6 +24,10 @@ pub struct Command {
 pub enum Verb {
     /// Record where a command, processes or the whole machine spend their CPU time.
     Record(Record),
+    /// Listen for the whole machine to what programs announce about their code, until SIGINT or SIGTERM.
+    Agent(Agent),
+    /// List the ranges of code that unwind data is known of: announced ones, and those that are discovered.
+    Sections(Sections),
 }
 
 const AFTER_RECORD_HELP: &str = "\
@@ -93,6 +97,54 @@ pub struct Record {
     pub command: Vec<OsString>,
 }
 
+const AFTER_AGENT_HELP: &str = "\
+One agent runs at a time. Recordings that are started meanwhile use what it knows. Every minute, and
+every second where they can be written, it looks whether announced sections are still what they
+were; those that changed are not used any more.";
+
+/// `framewalk agent`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = AFTER_AGENT_HELP)]
+pub struct Agent {
+    /// Where to make the maps known to others: a folder in a BPF file system.
+    #[arg(long, value_name = "DIR", default_value = crate::agent::FOLDER)]
+    pub pin: PathBuf,
+}
+
+const AFTER_SECTIONS_HELP: &str = "\
+Without PID: what all processes have announced, as the agent knows it. With PID: also what is
+discovered in the files that these processes map, whether anybody announced it or not. (For all
+processes that would take minutes: tables are made from every mapped file.)
+
+writable, changed: the section, when it was announced and since. frames, unreadable, malformed: what
+it was good for. A `?` is for what nobody has looked at, a `-` for what has no meaning there.";
+
+/// `framewalk sections`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = AFTER_SECTIONS_HELP)]
+pub struct Sections {
+    /// These processes, with what is discovered.
+    #[arg(short = 'p', long = "pid", value_name = "PID", value_delimiter = ',')]
+    #[arg(value_parser = RangedU64ValueParser::<u32>::new().range(1..=i32::MAX as u64))]
+    pub pids: Vec<u32>,
+
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+
+    /// Where the agent makes its maps known.
+    #[arg(long, value_name = "DIR", default_value = crate::agent::FOLDER)]
+    pub pin: PathBuf,
+}
+
+/// `framewalk doctor`.
+#[derive(Debug, Clone, Args)]
+pub struct Doctor {
+    /// Where the agent makes its maps known.
+    #[arg(long, value_name = "DIR", default_value = crate::agent::FOLDER)]
+    pub pin: PathBuf,
+}
+
 /// `--engine`: one of them, or the best that is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Engine(pub Option<Kind>);
@@ -136,8 +188,10 @@ mod tests {
 
     fn record(arguments: &[&str]) -> Result<Record, clap::Error> {
         let command = Command::try_parse_from([&["framewalk", "record"], arguments].concat())?;
-        let Verb::Record(record) = command.verb;
-        Ok(record)
+        match command.verb {
+            Verb::Record(record) => Ok(record),
+            verb => panic!("{verb:?}"),
+        }
     }
 
     #[test]

@@ -6,9 +6,15 @@ use framewalk::{commands, engines};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let Verb::Record(args) = Command::parse().verb;
-    match commands::record::run(&args, &mut engines::open) {
-        Ok(()) => ExitCode::SUCCESS,
+    let result = match Command::parse().verb {
+        Verb::Record(args) => {
+            commands::record::run(&args, &mut engines::open).map(|()| ExitCode::SUCCESS)
+        }
+        Verb::Agent(args) => commands::agent::run(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Sections(args) => commands::sections::run(&args).map(|()| ExitCode::SUCCESS),
+    };
+    match result {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("framewalk: {error:#}");
             ExitCode::FAILURE

@@ -294,7 +294,7 @@ fn take(
 
 /// Every mapped file stays open to the end, and machines map many: use what the hard limit allows.
 /// After the fork of the command, which keeps the limit that it was given.
-fn raise_file_limit() {
+pub(super) fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(

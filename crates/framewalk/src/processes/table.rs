@@ -84,6 +84,15 @@ impl Table {
         }
     }
 
+    /// From the first function's start to the end of the last one, in file offsets.
+    pub fn text(&self) -> Option<std::ops::Range<u64>> {
+        let section = Section::parse(&self.section, 0).ok()?;
+        let first = section.function(0).ok()?;
+        let last = section.header().functions.checked_sub(1)?;
+        let last = section.function(last).ok()?;
+        Some(first.start..last.start.checked_add(last.size.into())?)
+    }
+
     /// Every function, in link-time addresses: of the file's own `.sframe` where it is sound and
     /// complete, else converted from `.eh_frame`.
     fn functions_of(&mut self, image: &Image) -> Vec<FunctionRows> {

@@ -244,6 +244,12 @@ impl RegistryMaps {
         Some(u64::from_ne_bytes(id.ok()??.try_into().ok()?))
     }
 
+    /// How many processes share an address space.
+    pub fn processes_of(&self, id: u64) -> Option<u32> {
+        let value = self.spaces.lookup(&id.to_ne_bytes(), MapFlags::ANY);
+        Some(field!(&value.ok()??, u32, fw_space.processes))
+    }
+
     /// One address space, as it was at one moment.
     fn space(&self, id: u64, processes: Vec<u32>) -> Option<Space> {
         let sections = self.sections_of(id)?;
