@@ -11,7 +11,8 @@ mod memory;
 pub use integrity::{Caught, Changes, Keeper, Tally};
 pub use lock::{Holder, Lock};
 
-use framewalk_kernel::RegistryMaps;
+use crate::symbols;
+use framewalk_kernel::{Registry, RegistryMaps};
 use rustix::fs::statfs;
 use rustix::process::geteuid;
 use std::fs::{self, DirBuilder};
@@ -124,4 +125,20 @@ impl Place {
             ))),
         }
     }
+}
+
+/// Which hook is in use, and what the better ones lack.
+pub fn describe(registry: &Registry) -> String {
+    let hook = registry.hook();
+    let how = match hook.answers() {
+        true => "answers",
+        false => "only listens: programs see EINVAL, and are heard all the same",
+    };
+    let mut said = format!("hook {} ({how})", hook.name());
+    for (better, why) in registry.refusals() {
+        let why = why.lines().next().unwrap_or_default();
+        let why = why.split(" (os error").next().unwrap_or_default();
+        said.push_str(&format!("; not {}: {why}", better.name()));
+    }
+    symbols::clean(&said)
 }

@@ -28,6 +28,8 @@ pub enum Verb {
     Agent(Agent),
     /// List the ranges of code that unwind data is known of: announced ones, and those that are discovered.
     Sections(Sections),
+    /// Say what is possible on this machine, and what is missing for the rest.
+    Doctor(Doctor),
 }
 
 const AFTER_RECORD_HELP: &str = "\
@@ -137,8 +139,12 @@ pub struct Sections {
     pub pin: PathBuf,
 }
 
+const AFTER_DOCTOR_HELP: &str = "\
+The exit status is 0 if at least one engine can record.";
+
 /// `framewalk doctor`.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = AFTER_DOCTOR_HELP)]
 pub struct Doctor {
     /// Where the agent makes its maps known.
     #[arg(long, value_name = "DIR", default_value = crate::agent::FOLDER)]

@@ -12,6 +12,7 @@ fn main() -> ExitCode {
         }
         Verb::Agent(args) => commands::agent::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Sections(args) => commands::sections::run(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Doctor(args) => commands::doctor::run(&args),
     };
     match result {
         Ok(code) => code,

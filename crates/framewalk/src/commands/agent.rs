@@ -1,6 +1,6 @@
 //! `framewalk agent`.
 
-use crate::agent::{Caught, Keeper, Lock, Place, Tally};
+use crate::agent::{Caught, Keeper, Lock, Place, Tally, describe};
 use crate::args;
 use crate::processes::task;
 use crate::symbols::clean;
@@ -62,7 +62,7 @@ pub fn run(args: &args::Agent) -> anyhow::Result<()> {
     };
     agent.keeper.pin(agent.place.folder())?;
     agent.registry.maps_mut().pin(agent.place.folder())?;
-    let said = said(&agent.registry);
+    let said = describe(&agent.registry);
     lock.say(&said)?;
     eprintln!("framewalk: agent: {said}");
     let result = agent.listen(&stop);
@@ -141,20 +141,4 @@ impl Agent {
             self.noted = Some(Instant::now());
         }
     }
-}
-
-/// Which hook is in use, and what the better ones lack.
-fn said(registry: &Registry) -> String {
-    let hook = registry.hook();
-    let how = match hook.answers() {
-        true => "answers",
-        false => "only listens: programs see EINVAL, and are heard all the same",
-    };
-    let mut said = format!("hook {} ({how})", hook.name());
-    for (better, why) in registry.refusals() {
-        let why = why.lines().next().unwrap_or_default();
-        let why = why.split(" (os error").next().unwrap_or_default();
-        said.push_str(&format!("; not {}: {why}", better.name()));
-    }
-    clean(&said)
 }
