@@ -242,7 +242,37 @@ static __always_inline int fw_find_in_object(struct fw_walk *w, const struct fw_
 	return found;
 }
 
-/* Notes the frame that the walk stands on: FW_GO, or a stop. */
+/* How to go on from the frame that was noted: by w->rule, or by guess. FW_MISS: a piece of a section is needed first.
+ * What the process announced goes before what its files say. */
+static __always_inline int fw_how(struct fw_walk *w)
+{
+	const struct fw_range *range = &w->ranges[w->last & (FW_RANGES - 1)];
+	u64 pc = w->pc - w->is_return;
+
+	if (w->announced) {
+		int how = fw_find_announced(w, pc);
+
+		/* It is finished outside, which notes the frame itself. */
+		if (how == FW_STOP(FW_STOP_MAPS_BUSY))
+			w->num_user--;
+		if (how != FW_GO)
+			return how;
+	}
+	if (range->kind == FW_RANGE_ANONYMOUS || range->object.state == FW_OBJECT_BARE)
+		return FW_BY_GUESS;
+	if (range->object.state != FW_OBJECT_READY)
+		return FW_STOP(FW_STOP_FOREIGN_CODE);
+	w->rule_origin = range->object.origin;
+	switch (fw_find_in_object(w, &range->object, pc - range->bias)) {
+	case FW_LOOKUP_FOUND:
+		return FW_BY_RULE;
+	case FW_LOOKUP_NONE:
+		return FW_STOP(FW_STOP_NO_ROW);
+	}
+	return FW_STOP(FW_STOP_BAD_ROW);
+}
+
+/* Notes the frame that the walk stands on, and finds out how to go on from there. */
 __noinline int fw_look(struct fw_walk *w)
 {
 	const struct fw_range *range;
@@ -269,9 +299,6 @@ __noinline int fw_look(struct fw_walk *w)
 	if (stop && w->origin != FW_ORIGIN_REGISTERS)
 		return stop;
 
-	w->searching = 0;
-	w->unreadable = 0;
-	w->pieces = 0;
 	word = (u64)w->origin << FW_FRAME_ORIGIN_SHIFT;
 	if (w->is_return)
 		word |= FW_FRAME_RETURN;
@@ -281,45 +308,22 @@ __noinline int fw_look(struct fw_walk *w)
 		word |= pc & FW_FRAME_ADDRESS_MASK;
 	w->frames[at] = word;
 	w->num_user++;
-	return stop;
+	if (stop)
+		return stop;
+	w->searching = 0;
+	w->unreadable = 0;
+	w->pieces = 0;
+	return fw_how(w);
 }
 
-/* Finds out how to go on from there: by w->rule, or by guess. FW_MISS: a piece of a section is needed first.
- * What the process announced goes before what its files say. */
-__noinline int fw_find(struct fw_walk *w)
+/* Goes on finding out, by the piece that was fetched. */
+__noinline int fw_look_on(struct fw_walk *w)
 {
-	const struct fw_range *range;
-	u64 pc;
-	int how;
-
 	FW_USE_ARENA();
-	if (!w)
-		return FW_STOP(FW_STOP_LIMIT);
-	pc = w->pc - w->is_return;
-	if (w->announced) {
-		how = fw_find_announced(w, pc);
-		/* It is finished outside, which notes the frame itself. */
-		if (how == FW_STOP(FW_STOP_MAPS_BUSY))
-			w->num_user--;
-		if (how != FW_GO)
-			return how;
-	}
-	range = &w->ranges[w->last & (FW_RANGES - 1)];
-	if (range->kind == FW_RANGE_ANONYMOUS || range->object.state == FW_OBJECT_BARE)
-		return FW_BY_GUESS;
-	if (range->object.state != FW_OBJECT_READY)
-		return FW_STOP(FW_STOP_FOREIGN_CODE);
-	w->rule_origin = range->object.origin;
-	switch (fw_find_in_object(w, &range->object, pc - range->bias)) {
-	case FW_LOOKUP_FOUND:
-		return FW_BY_RULE;
-	case FW_LOOKUP_NONE:
-		return FW_STOP(FW_STOP_NO_ROW);
-	}
-	return FW_STOP(FW_STOP_BAD_ROW);
+	return w ? fw_how(w) : FW_STOP(FW_STOP_LIMIT);
 }
 
-/* Goes on as fw_find() said, by the words that were fetched. */
+/* Goes on as fw_look() said, by the words that were fetched. */
 __noinline int fw_step(struct fw_walk *w, int how)
 {
 	if (!w)
@@ -333,16 +337,13 @@ static __always_inline int fw_frame(struct fw_walk *w, bool sleepable)
 {
 	int how = fw_look(w), next;
 
-	if (how)
-		return how;
-	how = fw_find(w);
 	while (how == FW_MISS && can_loop) {
 		if (!fw_fetch_piece(w, sleepable)) {
 			if (w->may_defer)
 				return FW_STOP(FW_STOP_SECTION_UNREADABLE);
 			w->unreadable = 1;
 		}
-		how = fw_find(w);
+		how = fw_look_on(w);
 	}
 	if (how != FW_BY_RULE && how != FW_BY_GUESS)
 		return how;
