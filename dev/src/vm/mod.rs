@@ -26,7 +26,7 @@ use std::time::Instant;
 /// The task that is not for people: the first process of a guest.
 pub(crate) const GUEST: &str = "vm-guest";
 
-/// All that the guest said.
+/// All that the guest said, and when: seconds since it was switched on.
 const REPORT: &str = "report.log";
 
 /// Lines of what went before, shown after a failure.
@@ -157,7 +157,7 @@ fn one(
     let begin = Instant::now();
     let mut guest = Guest::default();
     let booted = machine::boot(kernel, image, &packed.archive, &directory, &mut |line| {
-        let _ = writeln!(transcript, "{line}");
+        let _ = writeln!(transcript, "{:5.1} {line}", begin.elapsed().as_secs_f32());
         if let Some(ran) = guest.line(line) {
             judged(ran, kernel, packed, see);
         }

@@ -14,7 +14,7 @@ pub(super) struct Payload {
     pub(super) arguments: &'static [&'static str],
     /// Programs of dev/targets that it needs: NAME.c is in the guest as [`target`] says.
     pub(super) targets: &'static [&'static str],
-    /// It is killed after so many seconds. Emulation is some thirty times slower than the host.
+    /// It is killed after so many seconds. Emulation is slow, and slower still where others work, too.
     pub(super) seconds: u64,
     /// The tests that it was.
     pub(super) judge: fn(&Ran, &Kernel) -> Vec<Test>,
@@ -34,7 +34,7 @@ pub(super) const PAYLOADS: &[Payload] = &[
         program: Program::Test("framewalk-kernel", "walk"),
         arguments: &[],
         targets: &[],
-        seconds: 240,
+        seconds: 300,
         judge: judge::libtest,
     },
     // Left out as long as there is no such file.
@@ -43,7 +43,7 @@ pub(super) const PAYLOADS: &[Payload] = &[
         program: Program::Test("framewalk-kernel", "announce"),
         arguments: &[],
         targets: &[],
-        seconds: 240,
+        seconds: 300,
         judge: judge::libtest,
     },
     Payload {
