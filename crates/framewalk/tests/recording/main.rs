@@ -7,6 +7,7 @@ mod absent;
 mod bad_input;
 mod engines;
 mod follow;
+mod liar;
 mod python;
 mod recorded;
 mod stacks;
