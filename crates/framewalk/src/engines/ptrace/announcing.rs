@@ -82,3 +82,24 @@ impl Announcing {
         notes
     }
 }
+
+/// Whether a thread that has stopped for the creation of a process shares its address space with that:
+/// what its system call asked for. (kcmp(2) would know too, but is not allowed everywhere.)
+pub(super) fn shares_memory(tid: u32, event: i32) -> bool {
+    const VM: u64 = libc::CLONE_VM as u64;
+    let vfork = event == libc::PTRACE_EVENT_VFORK;
+    let Ok(Some(call)) = sys::call(tid) else {
+        return vfork;
+    };
+    let [first, ..] = call.arguments;
+    match call.number {
+        libc::SYS_clone => first & VM != 0,
+        libc::SYS_clone3 => {
+            let mut flags = [0; 8];
+            let read = sys::read_all(tid, first, &mut flags);
+            (read && u64::from_le_bytes(flags) & VM != 0) || (!read && vfork)
+        }
+        libc::SYS_fork => false,
+        _ => vfork,
+    }
+}
