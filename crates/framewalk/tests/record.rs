@@ -142,10 +142,11 @@ impl Drop for Directory {
 }
 
 fn arguments(words: &[&str]) -> args::Record {
-    let Verb::Record(record) = Command::try_parse_from([&["framewalk", "record"], words].concat())
-        .unwrap()
-        .verb;
-    record
+    let words = [&["framewalk", "record"], words].concat();
+    match Command::try_parse_from(words).unwrap().verb {
+        Verb::Record(record) => record,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn unavailable(kind: Kind) -> Unavailable {

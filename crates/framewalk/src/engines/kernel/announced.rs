@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt;
 /// Who hears announcements.
 enum Source {
     Agent(RegistryMaps),
-    Own(Registry),
+    Own(Box<Registry>),
     Nobody(String),
 }
 
@@ -29,7 +29,7 @@ impl Announcements {
         let source = match agent::maps() {
             Some(maps) => Source::Agent(maps),
             None => match Registry::load(Hook::ALL) {
-                Ok(registry) => Source::Own(registry),
+                Ok(registry) => Source::Own(Box::new(registry)),
                 Err(error) => Source::Nobody(error.to_string()),
             },
         };
