@@ -6,6 +6,10 @@
  *     call_answer      answers                                   fmod_ret on the LSM hook
  *     call_unknown     only listens: the caller sees EINVAL      tracepoint of unknown options
  *     call_entry       only listens, at every system call        tracepoint of system calls
+ *
+ * The kernel does not run a program that answers while the same one is on this CPU already, and on it is also one that
+ * sleeps or was preempted. So those that come later on a call's way are loaded, too: they hear what the first one
+ * missed. The third cannot be preempted. A call that was answered never gets to the next.
  */
 #include "kernel_types.h"
 #include <bpf/bpf_helpers.h>
@@ -60,7 +64,7 @@ static int do_later(struct bpf_map *map, void *key, void *value)
 		return 0;
 	FW_COUNT_CALL(later);
 	answer = fw_do(&thread->call, &thread->section, true);
-	fw_tell(&thread->call, thread->section.number, answer);
+	fw_tell(&thread->call, thread->section.number, answer, false);
 	return 0;
 }
 
@@ -94,20 +98,21 @@ static __always_inline void listen(const struct fw_call *call)
 	long answer = fw_do(call, &section, false);
 
 	if (answer != -FW_EFAULT || !put_off(call))
-		fw_tell(call, section.number, answer);
+		fw_tell(call, section.number, answer, false);
 }
 
-static __always_inline int answer(const struct fw_call *call, bool sleepable)
+static __always_inline long answer(const struct fw_call *call, bool sleepable)
 {
 	struct fw_section section = {};
 	long result = fw_do(call, &section, sleepable);
 
-	fw_tell(call, section.number, result);
+	fw_tell(call, section.number, result, true);
 	return result;
 }
 
+/* A system call returns a long: an int would come without its sign. */
 SEC("fmod_ret.s/__x64_sys_prctl")
-int BPF_PROG(call_sleepable, struct pt_regs *regs)
+long BPF_PROG(call_sleepable, struct pt_regs *regs)
 {
 	struct fw_call call = {regs->di, regs->si, regs->dx, regs->r10, regs->r8};
 
@@ -158,8 +163,12 @@ int BPF_PROG(process_forked, struct task_struct *parent, struct task_struct *chi
 }
 
 SEC("tp_btf/sched_process_exec")
-int BPF_PROG(process_executed, struct task_struct *task)
+int BPF_PROG(process_executed, struct task_struct *task, int tid)
 {
+	/* A thread that was not the first is from now on, and has its id. */
+	u32 old = tid;
+
+	bpf_map_delete_elem(&later, &old);
 	fw_leave(task->tgid);
 	return 0;
 }

@@ -128,7 +128,9 @@ static __always_inline long fw_read_section(struct fw_section *section, u64 size
 	error = fw_read_header(section, size, sleepable);
 	if (!error)
 		error = fw_read_function(section, 0, &section->start, &last_size, sleepable);
-	if (!error)
+	last = section->start;
+	/* Each is read once. */
+	if (!error && section->functions > 1)
 		error = fw_read_function(section, section->functions - 1, &last, &last_size, sleepable);
 	if (error)
 		return error;
@@ -360,21 +362,18 @@ static __always_inline void fw_empty(struct fw_space *space, u64 id, struct fw_r
 	__sync_fetch_and_add(&all->sections, -(u64)space->count);
 }
 
-/* The process leaves its address space: by exec, or by its end. */
-static __always_inline void fw_leave(u32 pid)
+/* Nobody has the space any more. */
+__noinline int fw_drop(u64 id)
 {
-	u64 *known = bpf_map_lookup_elem(&processes, &pid), id;
+	struct fw_space *space = bpf_map_lookup_elem(&spaces, &id);
 	struct fw_registry *all = fw_the_registry();
-	struct fw_space *space;
 
-	if (!known || !all)
-		return;
-	id = *known;
-	if (bpf_map_delete_elem(&processes, &pid))
-		return;
-	space = bpf_map_lookup_elem(&spaces, &id);
-	if (!space || (s32)__sync_fetch_and_sub(&space->processes, 1) > 1 || !fw_lock(space, id))
-		return;
+	if (!space || !all || !fw_lock(space, id))
+		return 0;
+	if ((s32)space->processes > 0) {
+		fw_unlock(space);
+		return 0;
+	}
 	fw_change(space);
 	fw_empty(space, id, all);
 	space->count = 0;
@@ -383,6 +382,23 @@ static __always_inline void fw_leave(u32 pid)
 	fw_unlock(space);
 	if (!bpf_map_delete_elem(&spaces, &id))
 		__sync_fetch_and_sub(&all->spaces, 1);
+	return 0;
+}
+
+/* The process leaves its address space: by exec, or by its end. */
+static __always_inline void fw_leave(u32 pid)
+{
+	u64 *known = bpf_map_lookup_elem(&processes, &pid), id;
+	struct fw_space *space;
+
+	if (!known)
+		return;
+	id = *known;
+	if (bpf_map_delete_elem(&processes, &pid))
+		return;
+	space = bpf_map_lookup_elem(&spaces, &id);
+	if (space && (s32)__sync_fetch_and_sub(&space->processes, 1) <= 1)
+		fw_drop(id);
 }
 
 /* A new space belongs to everybody who has the address space: children of vfork(2) and clone(2) that were made
@@ -460,6 +476,8 @@ __noinline long fw_insert(struct fw_section *section, u64 id, bool replace)
 	}
 	if (!space || !fw_join(bpf_get_current_pid_tgid() >> 32, id, space) || !fw_lock(space, id)) {
 		__sync_fetch_and_add(&all->full, 1);
+		/* If nobody could join. */
+		fw_drop(id);
 		return -FW_ENOSPC;
 	}
 	count = space->count;
@@ -527,7 +545,7 @@ __noinline long fw_unregister(u64 id, u64 key)
 }
 
 /* Tells the listener. */
-static __always_inline void fw_tell(const struct fw_call *call, u64 number, long answer)
+static __always_inline void fw_tell(const struct fw_call *call, u64 number, long answer, bool answered)
 {
 	struct mm_struct *mm = bpf_get_current_task_btf()->mm;
 	struct fw_heard *record = bpf_ringbuf_reserve(&heard, sizeof(*record), 0);
@@ -554,6 +572,7 @@ static __always_inline void fw_tell(const struct fw_call *call, u64 number, long
 	record->answer = answer;
 	record->space = mm ? fw_space_id(mm) : 0;
 	record->number = number;
+	record->answered = answered;
 	bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
 }
 
@@ -579,9 +598,9 @@ static __always_inline long fw_do(const struct fw_call *call, struct fw_section 
 
 /* ---- life --------------------------------------------------------------------------------------- */
 
-/* Copies pages; the copies get numbers of their own, for the child may change its memory. Where there is no room for
- * all, there are none. */
-static __always_inline void fw_copy(struct fw_space *from, struct fw_space *to, u64 id, struct fw_registry *all)
+/* Copies pages; the copies get numbers of their own, for the child may change its memory. False where there is no
+ * room for all. */
+static __always_inline bool fw_copy(struct fw_space *from, struct fw_space *to, u64 id, struct fw_registry *all)
 {
 	struct fw_page *body = NULL;
 	u32 page = 0;
@@ -607,19 +626,17 @@ static __always_inline void fw_copy(struct fw_space *from, struct fw_space *to, 
 		to->count++;
 	}
 	__sync_fetch_and_add(&all->sections, to->count);
-	if (to->count == from->count)
-		return;
-	__sync_fetch_and_add(&all->full, 1);
-	fw_empty(to, id, all);
-	to->count = 0;
+	return to->count == from->count;
 }
 
-/* A new process: it shares the address space, or has a copy of it. */
+/* A new process: it shares the address space, or has a copy of it. It has not run yet, and is known when all is
+ * there. */
 static __always_inline void fw_forked(struct task_struct *parent, struct task_struct *child)
 {
 	struct fw_registry *all = fw_the_registry();
 	struct fw_space *from, *to;
 	u64 parent_id, child_id;
+	bool joined = false;
 
 	if (!all || !all->spaces || child->tgid == parent->tgid || !parent->mm || !child->mm)
 		return;
@@ -629,19 +646,21 @@ static __always_inline void fw_forked(struct task_struct *parent, struct task_st
 	if (!from)
 		return;
 	if (parent_id == child_id) {
-		fw_join(child->tgid, child_id, from);
+		joined = fw_join(child->tgid, child_id, from);
+	} else if (from->count) {
+		to = fw_make_space(child_id);
+		if (to && fw_lock(from, parent_id)) {
+			joined = fw_copy(from, to, child_id, all);
+			fw_unlock(from);
+		}
+		joined = joined && fw_join(child->tgid, child_id, to);
+		if (!joined)
+			fw_drop(child_id);
+	} else {
 		return;
 	}
-	to = fw_make_space(child_id);
-	if (!to || !fw_join(child->tgid, child_id, to)) {
+	if (!joined)
 		__sync_fetch_and_add(&all->full, 1);
-		return;
-	}
-	/* Nobody else knows the child's: it has not run. */
-	if (fw_lock(from, parent_id)) {
-		fw_copy(from, to, child_id, all);
-		fw_unlock(from);
-	}
 }
 
 #endif

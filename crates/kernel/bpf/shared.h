@@ -216,6 +216,7 @@ struct fw_heard {
 	s64 answer;
 	u64 space;
 	u64 number;
+	u64 answered; /* the caller was told */
 };
 
 /* Counters, one set per CPU. */

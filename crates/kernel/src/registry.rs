@@ -39,8 +39,8 @@ macro_rules! hooks {
             }
         }
 
-        fn load_only(open: &mut crate::skeleton::announce::OpenAnnounceSkel<'_>, hook: Hook) {
-            $(open.progs.$program.set_autoload(hook == Hook::$variant);)*
+        fn load_only(open: &mut crate::skeleton::announce::OpenAnnounceSkel<'_>, hooks: &[Hook]) {
+            $(open.progs.$program.set_autoload(hooks.contains(&Hook::$variant));)*
         }
 
         fn attach(skel: &AnnounceSkel<'_>, hook: Hook) -> libbpf_rs::Result<Link> {
@@ -60,6 +60,21 @@ hooks! {
     Entry = call_entry, "tp_btf/sys_enter", false;
 }
 
+impl Hook {
+    /// It, and those that hear what it misses (`bpf/announce.bpf.c`).
+    fn with_spares(self) -> Vec<Hook> {
+        let spares: &[Hook] = match self {
+            Hook::SystemCall => &[Hook::Security, Hook::Unknown],
+            Hook::Security => &[Hook::Unknown],
+            Hook::Unknown | Hook::Entry => &[],
+        };
+        let allowed = spares
+            .iter()
+            .filter(|spare| features().hook(**spare).is_ok());
+        std::iter::once(&self).chain(allowed).copied().collect()
+    }
+}
+
 /// A call that was heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heard {
@@ -77,6 +92,8 @@ pub struct Heard {
     pub space: u64,
     /// The registration ([`Section::number`]); 0 where none was made.
     pub number: u64,
+    /// The caller got the answer, rather than EINVAL.
+    pub answered: bool,
 }
 
 /// How much there is room for, in all.
@@ -169,7 +186,8 @@ impl Registry {
         let mut open = AnnounceSkelBuilder::default()
             .open(storage)
             .map_err(said::refused)?;
-        load_only(&mut open, hook);
+        let hooks = hook.with_spares();
+        load_only(&mut open, &hooks);
         if let Some(room) = room {
             let maps = &mut open.maps;
             for (map, entries) in [
@@ -185,14 +203,15 @@ impl Registry {
         let maps = RegistryMaps::of(&skel)?;
         maps.begin()?;
         // Life first: what is registered must not outlive its process.
-        let links = vec![
+        let links = [
             skel.progs.process_forked.attach(),
             skel.progs.process_executed.attach(),
             skel.progs.thread_ended.attach(),
-            attach(&skel, hook),
         ];
+        let calls = hooks.iter().map(|&hook| attach(&skel, hook));
         let links = links
             .into_iter()
+            .chain(calls)
             .collect::<Result<_, _>>()
             .map_err(Error::Attach)?;
         let inbox = Rc::new(RefCell::new(Vec::new()));
@@ -291,5 +310,6 @@ fn heard(bytes: &[u8]) -> Option<Heard> {
         answer: field!(i64, answer),
         space: field!(u64, space),
         number: field!(u64, number),
+        answered: field!(u64, answered) != 0,
     })
 }

@@ -6,7 +6,10 @@
 //! EINVAL, and what they would have been answered is known from the listener.
 
 mod answers;
+mod hostile;
 mod life;
+mod oracle;
 mod puppet;
+mod random;
 mod sections;
 mod stage;
