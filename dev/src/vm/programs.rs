@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 /// Builds the programs of these payloads and writes the guests' file system. Payloads whose source
 /// does not exist are left out; says which are in.
 pub(super) fn pack(chosen: &[&'static Payload], directory: &Path) -> Result<Packed, String> {
-    let artifacts = artifacts()?;
+    let artifacts = artifacts(chosen)?;
     let mut initramfs = Initramfs::default();
     // By way of /proc: cargo may have replaced the file since this program began.
     let this = format!("/proc/{}/exe", std::process::id());
@@ -62,14 +62,24 @@ fn exists(package: &str, test: &str) -> bool {
 /// Package, target, whether it is a test; executable.
 type Artifacts = BTreeMap<(String, String, bool), PathBuf>;
 
-/// Builds what `./run test` builds, so that neither does the other's work again.
-fn artifacts() -> Result<Artifacts, String> {
-    let words = [
+/// A test that runs the program itself: to build it is to build the program.
+const BRINGS_FRAMEWALK: &str = "command";
+
+/// Builds as `./run test` does, so that neither does the other's work again, and no more than is needed.
+fn artifacts(payloads: &[&Payload]) -> Result<Artifacts, String> {
+    let mut words = vec![
         "test",
         "--workspace",
         "--no-run",
         "--message-format=json-render-diagnostics",
     ];
+    for payload in payloads {
+        words.extend(match payload.program {
+            Program::Test(package, test) if exists(package, test) => ["--test", test],
+            Program::Test(..) => continue,
+            Program::Record => ["--test", BRINGS_FRAMEWALK],
+        });
+    }
     let output = run::cargo(&words).stderr(Stdio::inherit()).output();
     let output = output.map_err(|error| format!("cargo: {error}"))?;
     if !output.status.success() {
@@ -168,5 +178,6 @@ not json
     fn a_test_without_a_source_is_known() {
         assert!(exists("framewalk-kernel", "walk") && exists("framewalk", "recording"));
         assert!(!exists("framewalk-kernel", "nothing"));
+        assert!(exists("framewalk", BRINGS_FRAMEWALK));
     }
 }
