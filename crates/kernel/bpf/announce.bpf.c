@@ -221,3 +221,29 @@ int quarantine(struct fw_quarantine *which)
 	fw_unlock(space);
 	return done;
 }
+
+/* What a walk finds at a pc: a section and its text, or number 0 and the gap that holds the pc. */
+struct fw_find {
+	u64 space;
+	u64 pc;
+	u64 start;
+	u64 end;
+	u64 number;
+};
+
+SEC("syscall")
+int find(struct fw_find *which)
+{
+	struct fw_section found = {};
+	struct fw_space *space;
+	u64 id = which->space;
+	bool read = false;
+
+	space = bpf_map_lookup_elem(&spaces, &id);
+	for (u32 i = 0; i < FW_SPACE_TRIES && space && !read; i++)
+		read = fw_space_read(space, id, which->pc, &found);
+	which->start = found.start;
+	which->end = found.end;
+	which->number = found.number;
+	return read;
+}

@@ -16,6 +16,7 @@ use libbpf_rs::{Link, MapCore, ProgramInput, RingBuffer, RingBufferBuilder};
 pub use maps::{RegistryCounts, RegistryMaps, Section, Space};
 use std::cell::RefCell;
 use std::mem::{MaybeUninit, offset_of};
+use std::ops::Range;
 use std::rc::Rc;
 
 macro_rules! hooks {
@@ -282,6 +283,21 @@ impl Registry {
         };
         let output = self.skel.progs.quarantine.test_run(input);
         Ok(output.map_err(Error::Map)?.return_value == 1)
+    }
+
+    /// What a walk finds at a pc, in the way that it does: a section's text and its number, or 0 and the gap between
+    /// texts. None where the space is gone, or being changed.
+    pub fn find(&self, space: u64, pc: u64) -> Result<Option<(Range<u64>, u64)>, Error> {
+        let mut find = [space, pc, 0, 0, 0].map(u64::to_ne_bytes).concat();
+        let input = ProgramInput {
+            context_in: Some(&mut find),
+            ..ProgramInput::default()
+        };
+        let output = self.skel.progs.find.test_run(input);
+        let found = output.map_err(Error::Map)?.return_value == 1;
+        let word = |n: usize| find.get(n * 8..n * 8 + 8)?.try_into().ok();
+        let word = |n| word(n).map_or(0, u64::from_ne_bytes);
+        Ok(found.then(|| (word(2)..word(3), word(4))))
     }
 
     /// Ends the listening; what is registered can still be read.

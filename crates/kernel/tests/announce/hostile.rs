@@ -96,6 +96,72 @@ fn full_in_any_order() {
     stage.finish();
 }
 
+/// As many sections as there can be, with gaps: a walk finds what the reference finds, and the bounds of the gaps.
+#[test]
+fn lookups_among_many() {
+    let Some(mut stage) = Stage::open("lookups_among_many") else {
+        return;
+    };
+    let mut random = Random::new(2);
+    let mut actor = stage.puppet();
+    let (mut bytes, mut text) = (Vec::new(), TEXT);
+    for n in 0..QUOTA {
+        let size = 1 + random.below(SIZE);
+        text += [0, 0, 1, random.below(SIZE)][random.below(4) as usize];
+        bytes.extend(section(AT + n * STEP, text, size as u32));
+        bytes.resize(bytes.len().next_multiple_of(STEP as usize), 0);
+        text += size;
+    }
+    actor.map(AT, bytes.len() as u64);
+    actor.write(AT, &bytes);
+    let mut calls: Vec<Call> = (0..QUOTA).map(|n| register(n % 16, n)).collect();
+    random.shuffle(&mut calls);
+    let mut removed: Vec<Call> = (0..16).map(Call::unregister).collect();
+    random.shuffle(&mut removed);
+    // While it grows and while it shrinks.
+    let counts = [1, 54, 1, 55, 1, 300, 3684];
+    let mut rounds: Vec<Vec<Call>> = Vec::new();
+    for count in counts {
+        rounds.push(calls.drain(..count).collect());
+    }
+    assert!(calls.is_empty());
+    rounds.extend(removed.chunks(5).map(<[Call]>::to_vec));
+    for round in rounds {
+        let space = stage.ask_all(&mut actor, &round)[0].space;
+        let mut sections = stage.state().remove(&actor.pid).unwrap_or_default();
+        sections.sort_unstable();
+        let edges = sections
+            .iter()
+            .flat_map(|section| [section.text_start, section.text_end]);
+        let mut pcs: Vec<u64> = edges.flat_map(|edge| [edge - 1, edge, edge + 1]).collect();
+        random.shuffle(&mut pcs);
+        pcs.truncate(4000);
+        pcs.extend([0, 1, TEXT - 1, text + SIZE, USER_END - 1]);
+        for pc in pcs {
+            let next = sections.partition_point(|section| section.text_end <= pc);
+            let before = next.checked_sub(1).and_then(|before| sections.get(before));
+            let after = sections.get(next);
+            let here = after.filter(|section| section.text_start <= pc);
+            let text = match here {
+                Some(section) => section.text_start..section.text_end,
+                None => {
+                    let start = before.map_or(0, |section| section.text_end);
+                    start..after.map_or(USER_END, |section| section.text_start)
+                }
+            };
+            let found = stage.registry.find(space, pc).expect("it can be asked");
+            let (found, number) = found.expect("nobody changes it");
+            assert_eq!(found, text, "{pc:#x} among {}", sections.len());
+            assert_eq!(number != 0, here.is_some());
+            let reference = stage.reference.find(actor.pid, pc);
+            assert_eq!(number != 0, reference.is_some());
+        }
+    }
+    stage.check();
+    stage.exit(actor);
+    stage.finish();
+}
+
 #[test]
 fn a_hundred_thousand_registrations() {
     const MANY: usize = 100_000;
