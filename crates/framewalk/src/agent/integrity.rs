@@ -24,10 +24,15 @@ const FRESH: Budget = Budget {
     sections: 8 << 10,
     bytes: 32 << 20,
 };
-// SANITY: so every section that may be read at all has its turn in some round.
-const _: () = assert!(ROUND.bytes >= MAX_SECTION as u64);
+/// What one address space may have read in its turn.
+const TURN: Budget = Budget {
+    sections: 4 << 10,
+    bytes: 64 << 20,
+};
+// SANITY: so every section that may be read at all is read in some round.
+const _: () = assert!(ROUND.bytes >= MAX_SECTION as u64 && TURN.bytes >= MAX_SECTION as u64);
 /// Rounds until a section that was not writable, or could not be read, is looked at again.
-const SELDOM: u32 = 60;
+const SELDOM: u64 = 60;
 
 /// A section that was seen to have changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,7 +86,7 @@ struct Known {
     /// None where it could not be read.
     hash: Option<u64>,
     /// In which round it was read last.
-    round: u32,
+    round: u64,
 }
 
 /// Keeps the hashes.
@@ -92,9 +97,12 @@ pub struct Keeper {
     /// By address space, then by number.
     known: HashMap<u64, HashMap<u64, Known>>,
     count: usize,
-    round: u32,
-    /// The address space to begin the next round with.
+    round: u64,
+    /// In which round the current lap began. In a lap each address space has one turn.
+    lap: u64,
+    /// The address space that the next round goes on with, and what is left of its turn.
     next: u64,
+    turn: Budget,
     fresh: Budget,
 }
 
@@ -107,7 +115,9 @@ impl Keeper {
             known: HashMap::new(),
             count: 0,
             round: 0,
+            lap: 0,
             next: 0,
+            turn: TURN,
             fresh: FRESH,
         })
     }
@@ -135,9 +145,9 @@ impl Keeper {
                 |section: &Section| known.is_none_or(|known| !known.contains_key(&section.number));
             let mut sections = maps.sections_of(space).unwrap_or_default();
             sections.retain(|section| new(section) && self.may_be_read(section));
-            let mut budget = self.fresh;
-            let read = self.reader.read(maps, space, &[pid], sections, &mut budget);
-            self.fresh = budget;
+            let fits = take(&mut self.fresh, &sections);
+            sections.truncate(fits);
+            let read = self.reader.read(maps, space, &[pid], sections);
             for (section, now) in read {
                 self.look(space, &section, &now);
             }
@@ -146,28 +156,45 @@ impl Keeper {
 
     /// One round: looks again at what is due, quarantines what has changed, forgets what is gone.
     pub fn round(&mut self, registry: &Registry) -> Result<(Vec<Caught>, Tally), Error> {
-        self.round = self.round.wrapping_add(1);
+        self.round += 1;
         self.fresh = FRESH;
         let (mut budget, mut tally, mut caught) = (ROUND, Tally::default(), Vec::new());
         let maps = registry.maps();
         let sharers = maps.sharers();
         self.forget(|space| sharers.contains_key(&space));
-        let order = sharers.range(self.next..).chain(sharers.range(..self.next));
+        let begin = std::mem::take(&mut self.next);
+        let rest = sharers.range(begin..).map(|of| (of, false));
+        let again = sharers.range(..begin).map(|of| (of, true));
+        if begin == 0 {
+            self.lap = self.round;
+        }
         let mut full = false;
-        for (&space, processes) in order {
+        for ((&space, processes), again) in rest.chain(again) {
+            if again && !full {
+                self.lap = self.round;
+            }
             let sections = maps.sections_of(space).unwrap_or_default();
             let registered: HashSet<u64> = sections.iter().map(|section| section.number).collect();
             self.forget_in(space, |number| registered.contains(&number));
             if !full {
-                let due = self.due(space, &sections);
-                let asked = due.len();
-                let before = budget.sections;
-                let read = self.reader.read(maps, space, processes, due, &mut budget);
-                // Who comes next when all is spent is the one after this, however much is left here.
-                full = ((before - budget.sections) as usize) < asked;
-                if full {
-                    self.next = space.wrapping_add(1);
+                let mut turn = match space == begin {
+                    true => self.turn,
+                    false => TURN,
+                };
+                let mut due = self.due(space, &sections);
+                let may = take(&mut turn, &due);
+                let fits = take(&mut budget, &due[..may]);
+                if fits < may {
+                    full = true;
+                    // What did not fit is still to come.
+                    self.next = space;
+                    self.turn = turn;
+                    due[fits..may]
+                        .iter()
+                        .for_each(|section| self.turn.give(section));
                 }
+                due.truncate(fits);
+                let read = self.reader.read(maps, space, processes, due);
                 for (section, now) in read {
                     if self.look(space, &section, &now)
                         && registry.quarantine(space, section.number)?
@@ -186,16 +213,17 @@ impl Keeper {
     fn due(&self, space: u64, sections: &[Section]) -> Vec<Section> {
         let known = self.known.get(&space);
         let looked = |section: &Section| known.and_then(|known| known.get(&section.number));
-        let mut due: Vec<(u32, &Section)> = sections
+        let mut due: Vec<(u64, &Section)> = sections
             .iter()
             .filter(|section| self.may_be_read(section))
             .filter_map(|section| match looked(section) {
                 None if self.count >= Hashes::MAX => None,
-                None => Some((u32::MAX, section)),
+                None => Some((u64::MAX, section)),
                 Some(known) => {
                     let often = section.writable && known.hash.is_some();
-                    let age = self.round.wrapping_sub(known.round);
-                    (age >= if often { 1 } else { SELDOM }).then_some((age, section))
+                    let age = self.round - known.round;
+                    let is = known.round < self.lap && age >= if often { 1 } else { SELDOM };
+                    is.then_some((age, section))
                 }
             })
             .collect();
@@ -213,18 +241,22 @@ impl Keeper {
     fn look(&mut self, space: u64, section: &Section, now: &Now) -> bool {
         let (number, round) = (section.number, self.round);
         let of_space = self.known.entry(space).or_default();
-        if let Some(known) = of_space.get_mut(&number) {
-            known.round = round;
-            if let Some(hash) = known.hash {
-                return now.changed(hash) == Some(true);
-            }
-        } else if self.count >= Hashes::MAX {
+        let known = of_space.get(&number).copied();
+        if let Some(hash) = known.and_then(|known| known.hash) {
+            let known = Known {
+                hash: Some(hash),
+                round,
+            };
+            of_space.insert(number, known);
+            return now.changed(hash) == Some(true);
+        }
+        // While sharers disagree one of them is leaving: the next round will tell.
+        if now.is_torn() || (known.is_none() && self.count >= Hashes::MAX) {
             return false;
-        } else {
-            self.count += 1;
         }
         let hash = now.hash().filter(|&hash| self.hashes.set(number, hash));
         of_space.insert(number, Known { hash, round });
+        self.count += usize::from(known.is_none());
         false
     }
 
@@ -269,6 +301,18 @@ impl Keeper {
             });
         }
     }
+}
+
+/// Takes from a budget what reading these sections costs, from the first one on; how many it allows.
+fn take(budget: &mut Budget, sections: &[Section]) -> usize {
+    let allowed = sections.iter().take_while(|section| {
+        let allows = budget.allows(section);
+        if allows {
+            budget.take(section);
+        }
+        allows
+    });
+    allowed.count()
 }
 
 /// Asks, for others than the agent, whether sections have changed.
@@ -317,9 +361,8 @@ impl Changes {
             before.extend(hash.map(|hash| (section.number, hash)));
             hash.is_some()
         });
-        let read = self
-            .reader
-            .read(maps, space, processes, ask, &mut self.left);
+        ask.truncate(take(&mut self.left, &ask));
+        let read = self.reader.read(maps, space, processes, ask);
         for (section, now) in read {
             let before = before.get(&section.number).copied();
             if let Some(is) = before.and_then(|before| now.changed(before)) {

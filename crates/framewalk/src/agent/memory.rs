@@ -20,22 +20,28 @@ const PIECE: usize = 256 << 10;
 const MAX_SHARERS: usize = 4;
 
 /// How much may still be read.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Budget {
     pub(crate) sections: u32,
     pub(crate) bytes: u64,
 }
 
 impl Budget {
-    /// Takes what reading this section costs, if it is there.
-    fn take(&mut self, section: &Section) -> bool {
-        let length = u64::from(section.length);
-        if self.sections == 0 || length > self.bytes {
-            return false;
-        }
-        self.sections -= 1;
-        self.bytes -= length;
-        true
+    /// Whether it allows this section.
+    pub(crate) fn allows(&self, section: &Section) -> bool {
+        self.sections > 0 && u64::from(section.length) <= self.bytes
+    }
+
+    /// Takes what reading this section costs.
+    pub(crate) fn take(&mut self, section: &Section) {
+        self.sections = self.sections.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(section.length.into());
+    }
+
+    /// Takes nothing for this one after all.
+    pub(crate) fn give(&mut self, section: &Section) {
+        self.sections = self.sections.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(section.length.into());
     }
 }
 
@@ -49,6 +55,11 @@ impl Now {
     pub(crate) fn hash(&self) -> Option<u64> {
         let first = *self.0.first()?;
         self.0.iter().all(|&hash| hash == first).then_some(first)
+    }
+
+    /// Whether processes disagree.
+    pub(crate) fn is_torn(&self) -> bool {
+        !self.0.is_empty() && self.hash().is_none()
     }
 
     /// Whether it was another before; none where that cannot be said.
@@ -72,15 +83,14 @@ impl Default for Reader {
 }
 
 impl Reader {
-    /// Reads these sections of an address space, in this order, as far as the budget allows. What was gone
-    /// afterwards is left out.
+    /// Reads these sections of an address space. What was gone afterwards is left out; if none of the processes is
+    /// there any more, that is everything.
     pub(crate) fn read(
         &mut self,
         maps: &RegistryMaps,
         space: u64,
         processes: &[u32],
         sections: Vec<Section>,
-        budget: &mut Budget,
     ) -> Vec<(Section, Now)> {
         // A file that is opened here stays that of the memory of this moment, whatever the process does.
         let memories: Vec<(u32, File)> = processes
@@ -90,9 +100,6 @@ impl Reader {
             .collect();
         let mut read = Vec::new();
         for section in sections {
-            if !budget.take(&section) {
-                break;
-            }
             let hashes: Vec<Option<u64>> = memories
                 .iter()
                 .map(|(_, memory)| self.hash(memory, &section))
@@ -103,6 +110,9 @@ impl Reader {
             .iter()
             .map(|&(pid, _)| maps.space_of(pid) == Some(space))
             .collect();
+        if !still.contains(&true) {
+            return Vec::new();
+        }
         let registered: HashSet<u64> = maps
             .sections_of(space)
             .unwrap_or_default()
@@ -141,7 +151,8 @@ mod tests {
         let now = |hashes: &[u64]| Now(hashes.to_vec());
         assert_eq!((now(&[]).hash(), now(&[]).changed(1)), (None, None));
         assert_eq!((now(&[1]).hash(), now(&[1, 1]).hash()), (Some(1), Some(1)));
-        assert_eq!(now(&[1, 2]).hash(), None);
+        assert_eq!((now(&[1, 2]).hash(), now(&[1, 2]).is_torn()), (None, true));
+        assert!(!now(&[]).is_torn() && !now(&[1]).is_torn());
         assert_eq!(now(&[1]).changed(1), Some(false));
         assert_eq!(now(&[2]).changed(1), Some(true));
         assert_eq!(now(&[2, 1]).changed(1), Some(false), "one has it unchanged");
@@ -155,10 +166,23 @@ mod tests {
             bytes: 100,
         };
         let section = |length| Section {
+            length,
+            ..a_section()
+        };
+        assert!(!budget.allows(&section(101)));
+        assert!(budget.allows(&section(100)));
+        budget.take(&section(60));
+        assert!(!budget.allows(&section(41)));
+        budget.take(&section(40));
+        assert!(!budget.allows(&section(0)));
+    }
+
+    fn a_section() -> Section {
+        Section {
             text: 0..1,
             key: 0,
             address: 0,
-            length,
+            length: 0,
             number: 0,
             version: 3,
             functions: 1,
@@ -168,12 +192,7 @@ mod tests {
             frames: 0,
             unreadable: 0,
             malformed: 0,
-        };
-        assert!(!budget.take(&section(101)));
-        assert!(budget.take(&section(60)));
-        assert!(!budget.take(&section(60)));
-        assert!(budget.take(&section(40)));
-        assert!(!budget.take(&section(0)));
+        }
     }
 
     #[test]
@@ -181,19 +200,9 @@ mod tests {
         let bytes: Vec<u8> = (0..3 * PIECE + 17).map(|n| (n / 7) as u8).collect();
         let memory = File::open("/proc/self/mem").unwrap();
         let mut section = Section {
-            text: 0..1,
-            key: 0,
             address: bytes.as_ptr() as u64,
             length: bytes.len() as u32,
-            number: 0,
-            version: 3,
-            functions: 1,
-            rows: 1,
-            writable: false,
-            quarantined: false,
-            frames: 0,
-            unreadable: 0,
-            malformed: 0,
+            ..a_section()
         };
         let mut reader = Reader::default();
         let hash = reader.hash(&memory, &section);

@@ -5,6 +5,9 @@
  *   unregister KEY  takes back                                answer
  *   scribble KEY    a thread rewrites the section in a loop   0
  *   once KEY        changes one byte of it                    0
+ *   again KEY N     N times: takes it back, changes it, registers it again: the last answer
+ *   flood N         registers N writable sections of one function each: how many were refused
+ *   together        a vfork(2) child, with the same memory until it execs, registers a copy and then execs: the same as copy
  *   exec            becomes this program again                (nothing; then as at the start: ready)
  *
  * Numbers are hexadecimal; an answer is a number above 0, or minus the error. It ends with its input. */
@@ -13,6 +16,7 @@
 #include <errno.h>
 #include <link.h>
 #include <pthread.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -99,6 +103,49 @@ static void copy(void)
 	add((unsigned long)bytes, bytes, section->length);
 }
 
+/* Takes back what has the key, changes it, and registers it under the same key at the same address. */
+static long again(struct section *section, unsigned long times)
+{
+	long answer = 0;
+
+	while (times--) {
+		call(UNREGISTER, section->key, 0, 0);
+		section->bytes[section->length - 1]++;
+		answer = call(REGISTER, section->key, (unsigned long)section->bytes, section->length);
+	}
+	return answer;
+}
+
+/* Sections of one function without rows, 64 bytes apart, whose text is where they are themselves. */
+static unsigned long flood(unsigned long number)
+{
+	struct __attribute__((packed)) tiny {
+		uint16_t magic;
+		uint8_t version, flags, abi;
+		int8_t fixed_fp, fixed_ra;
+		uint8_t auxiliary;
+		uint32_t functions, rows, rows_len, index, rows_at;
+		int64_t start;
+		uint32_t size, data;
+		uint32_t pad[5];
+	} *tiny;
+	unsigned long refused = 0;
+
+	_Static_assert(sizeof(*tiny) == 64, "");
+	tiny = mmap(NULL, number * sizeof(*tiny), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (tiny == MAP_FAILED)
+		exit(1);
+	for (unsigned long i = 0; i < number; i++) {
+		tiny[i] = (struct tiny) { .magic = 0xdee2, .version = 3, .flags = 5, .abi = 3, .fixed_ra = -8,
+					  .functions = 1, .rows_at = 16, .size = 64 };
+		/* Relative to its own field. */
+		tiny[i].start = -(int64_t)offsetof(struct tiny, start);
+		long answer = call(REGISTER, (unsigned long)&tiny[i], (unsigned long)&tiny[i], 44);
+		refused += answer < 0 && answer != -EINVAL;
+	}
+	return refused;
+}
+
 static void *scribble(void *argument)
 {
 	struct section *section = argument;
@@ -117,7 +164,7 @@ int main(int argc, char **argv)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	puts("ready");
 	while (fgets(line, sizeof line, stdin)) {
-		unsigned long key = 0;
+		unsigned long key = 0, number = 0;
 
 		line[strcspn(line, "\n")] = 0;
 		if (!strncmp(line, "load ", 5)) {
@@ -132,6 +179,17 @@ int main(int argc, char **argv)
 			struct section *section = find(key);
 			section->bytes[section->length - 1] ^= 0xff;
 			puts("0");
+		} else if (sscanf(line, "again %lx %lu", &key, &number) == 2) {
+			printf("%ld\n", again(find(key), number));
+		} else if (sscanf(line, "flood %lu", &number) == 1) {
+			printf("%lu\n", flood(number));
+		} else if (!strcmp(line, "together")) {
+			if (!vfork()) {
+				copy();
+				fflush(stdout);
+				execlp("true", "true", NULL);
+				_exit(1);
+			}
 		} else if (!strcmp(line, "exec")) {
 			execv("/proc/self/exe", argv);
 			exit(1);

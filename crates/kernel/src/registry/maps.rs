@@ -234,6 +234,8 @@ impl RegistryMaps {
         }
         for processes in sharers.values_mut() {
             processes.sort_unstable();
+            // What is deleted meanwhile makes the kernel begin again.
+            processes.dedup();
         }
         sharers
     }
