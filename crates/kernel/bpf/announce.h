@@ -93,9 +93,9 @@ static __always_inline long fw_read_header(struct fw_section *section, u32 size,
 	return 0;
 }
 
-/* Start and size of the function with this number. */
+/* Start and size of the function with this number, and whether the start left 64 bits. */
 static __always_inline long fw_read_function(const struct fw_section *section, u32 number, u64 *start, u32 *size,
-					     bool sleepable)
+					     bool *wraps, bool sleepable)
 {
 	bool v2 = section->version == SFRAME_V2;
 	u64 base = section->address, at = base + section->index + (u64)number * (v2 ? SFRAME_ENTRY_V2 : SFRAME_ENTRY_V3);
@@ -115,27 +115,30 @@ static __always_inline long fw_read_function(const struct fw_section *section, u
 	if (section->pcrel)
 		base = at;
 	*start = base + offset;
-	/* A sum that leaves 64 bits, on either side. */
-	return (offset < 0) == (*start < base) ? 0 : -FW_EBADMSG;
+	if ((offset < 0) != (*start < base))
+		*wraps = true;
+	return 0;
 }
 
 static __always_inline long fw_read_section(struct fw_section *section, u64 size, bool sleepable)
 {
+	bool wraps = false;
 	u32 last_size;
 	u64 last;
 	long error;
 
 	error = fw_read_header(section, size, sleepable);
 	if (!error)
-		error = fw_read_function(section, 0, &section->start, &last_size, sleepable);
+		error = fw_read_function(section, 0, &section->start, &last_size, &wraps, sleepable);
 	last = section->start;
-	/* Each is read once. */
+	/* Each is read once; what cannot be read is said before what is nonsense. */
 	if (!error && section->functions > 1)
-		error = fw_read_function(section, section->functions - 1, &last, &last_size, sleepable);
+		error = fw_read_function(section, section->functions - 1, &last, &last_size, &wraps, sleepable);
 	if (error)
 		return error;
 	section->end = last + last_size;
-	if (section->end < last || !section->start || section->start >= section->end || section->end > FW_USER_END)
+	if (wraps || section->end < last || !section->start || section->start >= section->end ||
+	    section->end > FW_USER_END)
 		return -FW_EBADMSG;
 	return 0;
 }

@@ -226,13 +226,15 @@ fn every_errno(stage: &mut Stage, actor: &mut Actor, version: u8) {
             assert_eq!(answer, (-errno).into(), "V{version}: {what}");
         }
     }
-    // 9, the first and the last entry. Index and rows where no memory is.
-    for (what, offset) in [("first", 0x1000_0000), ("last", PAGE as u32 - 28 - 16)] {
+    // 9, the first and the last entry. Index and rows where no memory is; what is there is nonsense.
+    for (what, offset) in [("first", 0x1000_0000), ("last", PAGE as u32 - 28 - 24)] {
         let at = END - PAGE;
         let mut bytes = sound.bytes(at)[..HEADER].to_vec();
         put(&mut bytes, 20, 4, offset.into());
         put(&mut bytes, 24, 4, 0x2000_0000);
         actor.write(at, &bytes);
+        // A start that wraps (V3), and one below 0.
+        actor.write(END - 24, &(i64::MIN + 9).to_le_bytes());
         let answer = stage.ask(actor, call(1, at, 0x3000_0000, REPLACE));
         assert_eq!(answer, (-EFAULT).into(), "V{version}: {what}");
     }

@@ -462,6 +462,7 @@ impl Stage {
             }
             let counts = self.registry.maps().counts();
             let late = begin.elapsed() > PATIENCE;
+            // `unheard`: others announced so much that the ring was full.
             assert!(!late, "{} of {count} calls heard: {counts:?}", queue.len());
             std::thread::sleep(Duration::from_micros(50));
         }
