@@ -31,6 +31,7 @@ const REPORT: &str = "report.log";
 
 /// Lines of what went before, shown after a failure.
 const TAIL: usize = 30;
+const FAILURES: usize = 200;
 /// Characters of such a line.
 const WIDTH: usize = 300;
 
@@ -187,7 +188,7 @@ fn one(
         let panic = console.iter().find(|line| line.contains("Kernel panic"));
         let panic = panic.map(|line| format!(": {line}")).unwrap_or_default();
         see("", failed(format!("{}: {why}{panic}", image.display())));
-        show(&console);
+        show(&console, TAIL);
         println!(
             "    (all of it: {})",
             directory.join(machine::CONSOLE).display()
@@ -203,8 +204,8 @@ fn one(
 }
 
 /// The end of what was printed.
-fn show(lines: &[String]) {
-    for line in &lines[lines.len().saturating_sub(TAIL)..] {
+fn show(lines: &[String], most: usize) {
+    for line in &lines[lines.len().saturating_sub(most)..] {
         println!("    {}", line.chars().take(WIDTH).collect::<String>());
     }
 }
@@ -222,8 +223,13 @@ fn judged(ran: &Ran, kernel: &Kernel, packed: &Packed, see: &mut dyn FnMut(&str,
         see(payload.name, test);
     }
     if failed {
-        show(&ran.out);
-        show(&ran.err);
+        // What a test program says of those that failed comes last, and may be long.
+        let failures = ran.out.iter().position(|line| line == "failures:");
+        match failures {
+            Some(begin) => show(&ran.out[begin..], FAILURES),
+            None => show(&ran.out, TAIL),
+        }
+        show(&ran.err, TAIL);
     }
 }
 
