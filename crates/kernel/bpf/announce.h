@@ -271,14 +271,27 @@ static __always_inline void fw_put_in(struct fw_space *space, const struct fw_se
 
 /* ---- spaces ----------------------------------------------------------------------------------- */
 
-/* Nobody holds the lock for longer than one change takes, on another CPU. */
+/* A loop's budget belongs to the call (8 million turns, since 6.15 a quarter of a second). */
+static __noinline bool fw_spin(struct fw_space *space)
+{
+	while (can_loop) {
+		if (!__sync_val_compare_and_swap(&space->lock, 0, 1))
+			return true;
+	}
+	return false;
+}
+
+/* Nobody holds the lock for longer than one change takes, on another CPU. But that CPU may be one that a hypervisor
+ * runs at times, and finds locked most of the times: so there is a long patience. */
+#define FW_LOCK_TRIES 16
+
 static __always_inline bool fw_lock(struct fw_space *space, u64 id)
 {
 	bool locked = false;
 
 	bpf_preempt_disable();
-	while (!locked && can_loop)
-		locked = !__sync_val_compare_and_swap(&space->lock, 0, 1);
+	for (u32 i = 0; i < FW_LOCK_TRIES && !locked; i++)
+		locked = fw_spin(space);
 	/* It may have been dropped meanwhile, and its memory may be another's. */
 	if (locked && space->id == id)
 		return true;

@@ -177,6 +177,8 @@ pub(crate) struct Stage {
     pids: BTreeSet<u32>,
     /// Heard, by thread.
     heard: HashMap<u32, VecDeque<Heard>>,
+    /// Some calls were of processes that are none of ours.
+    others: bool,
     /// Calls that were only listened to, and those that were answered.
     answers: [usize; 2],
     _turn: MutexGuard<'static, ()>,
@@ -232,6 +234,7 @@ impl Stage {
             puppets: Vec::new(),
             pids: BTreeSet::new(),
             heard: HashMap::new(),
+            others: false,
             answers: [0; 2],
             _turn: turn,
         }
@@ -449,13 +452,19 @@ impl Stage {
         all
     }
 
+    /// Takes what was heard.
+    fn listen(&mut self) {
+        for heard in self.registry.heard().expect("the ring can be read") {
+            self.others |= !self.pids.contains(&heard.pid);
+            self.heard.entry(heard.tid).or_default().push_back(heard);
+        }
+    }
+
     /// The next calls of a thread that were heard.
     fn hear(&mut self, tid: u32, count: usize) -> Vec<Heard> {
         let begin = Instant::now();
         loop {
-            for heard in self.registry.heard().expect("the ring can be read") {
-                self.heard.entry(heard.tid).or_default().push_back(heard);
-            }
+            self.listen();
             let queue = self.heard.entry(tid).or_default();
             if queue.len() >= count {
                 return queue.drain(..count).collect();
@@ -488,7 +497,13 @@ impl Stage {
 
     /// The kernel's registry and the reference are in the same state.
     pub(crate) fn check(&self) {
-        assert_eq!(self.state(), self.reference.list());
+        let (state, reference) = (self.state(), self.reference.list());
+        let pids: BTreeSet<&u32> = state.keys().chain(reference.keys()).collect();
+        for pid in pids {
+            let (counts, misses) = (self.registry.maps().counts(), program_misses());
+            let (ours, theirs) = (state.get(pid), reference.get(pid));
+            assert_eq!(ours, theirs, "{pid}; {counts:?}, {misses:?}");
+        }
     }
 
     /// Whether a process is none that others began.
@@ -499,9 +514,16 @@ impl Stage {
             || exe(&pid.to_string()).is_some_and(|one| exe("self") == Some(one))
     }
 
+    /// Whether calls of others were heard.
+    pub(crate) fn others_announced(&mut self) -> bool {
+        self.listen();
+        self.others
+    }
+
     /// All actors have left: the registry is empty.
     pub(crate) fn finish(&mut self) {
         self.end_puppets();
+        println!("programs not run: {:?}", program_misses());
         match (self.registry.hook().answers(), self.answers) {
             // Where the answering program was busy on the same CPU another one listens. That is rare.
             (true, [0, _]) => {}
@@ -527,7 +549,11 @@ impl Stage {
                 println!("other processes announce, too: whether all is gone cannot be told");
                 return;
             }
-            assert!(!late, "left over: {entries:?}, {counts:?}");
+            assert!(
+                !late,
+                "left over: {entries:?}, {counts:?}, {:?}",
+                program_misses()
+            );
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -569,6 +595,19 @@ pub(crate) fn listed(space: &Space) -> Vec<Listed> {
 fn is_root() -> bool {
     // Files of this process belong to it.
     fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
+}
+
+/// How often each program that this process has loaded was not run because it was on the CPU already.
+fn program_misses() -> Vec<u64> {
+    let files = fs::read_dir("/proc/self/fdinfo").into_iter().flatten();
+    let texts = files.filter_map(|file| fs::read_to_string(file.ok()?.path()).ok());
+    let misses = texts.filter_map(|text| {
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("recursion_misses:"));
+        line?.trim().parse().ok()
+    });
+    misses.collect()
 }
 
 /// Version and patch level.
