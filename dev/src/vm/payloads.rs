@@ -43,7 +43,7 @@ pub(super) const PAYLOADS: &[Payload] = &[
         program: Program::Test("framewalk-kernel", "announce"),
         arguments: &[],
         targets: &[],
-        seconds: 300,
+        seconds: 600,
         judge: judge::libtest,
     },
     Payload {
