@@ -19,7 +19,7 @@ const STEP: u64 = 0x40;
 const SIZE: u64 = 0x100;
 const QUOTA: u64 = MAX_SECTIONS as u64;
 /// An emulated machine does in this time what it can.
-const LONG_ENOUGH: Duration = Duration::from_secs(25);
+const LONG_ENOUGH: Duration = Duration::from_secs(10);
 
 /// A process with so many sections in its memory, none registered yet.
 fn puppet(stage: &mut Stage, sections: u64) -> Actor {
