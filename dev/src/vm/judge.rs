@@ -48,6 +48,18 @@ pub(super) fn libtest(ran: &Ran, _: &Kernel) -> Vec<Test> {
     tests.list
 }
 
+/// A table for people: it is shown, and has only to come to its end.
+pub(super) fn table(ran: &Ran, kernel: &Kernel) -> Vec<Test> {
+    for line in &ran.out {
+        println!("vm {}: {line}", kernel.name);
+    }
+    let came = match &ran.ended {
+        Some(Ended::Exit(0)) => Ok(()),
+        other => Err(end(other)),
+    };
+    vec![Test::of("comes to its end", came)]
+}
+
 /// Walks at the sample.
 pub(super) fn immediate(ran: &Ran, _: &Kernel) -> Vec<Test> {
     vec![stacks_of_known_depth(ran, "immediate")]

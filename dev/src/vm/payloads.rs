@@ -24,6 +24,8 @@ pub(super) struct Payload {
 pub(super) enum Program {
     /// A test executable of cargo's: package, name of the file in its folder `tests`.
     Test(&'static str, &'static str),
+    /// An example of cargo's: package and name. What it prints is for people.
+    Example(&'static str, &'static str),
     /// `framewalk record`; its profile and its statistics are sent to the host.
     Record,
 }
@@ -45,6 +47,14 @@ pub(super) const PAYLOADS: &[Payload] = &[
         targets: &[],
         seconds: 600,
         judge: judge::libtest,
+    },
+    Payload {
+        name: "announce cost",
+        program: Program::Example("framewalk-kernel", "announce_cost"),
+        arguments: &[],
+        targets: &[],
+        seconds: 300,
+        judge: judge::table,
     },
     Payload {
         name: "record immediate",
@@ -102,7 +112,9 @@ impl Payload {
     /// The program's place in the guest.
     pub(super) fn place(&self) -> String {
         match self.program {
-            Program::Test(package, test) => format!("/programs/{package}-{test}"),
+            Program::Test(package, name) | Program::Example(package, name) => {
+                format!("/programs/{package}-{name}")
+            }
             Program::Record => "/programs/framewalk".to_string(),
         }
     }
@@ -111,6 +123,7 @@ impl Payload {
     pub(super) fn words(&self) -> impl Iterator<Item = &'static str> {
         let kind = match self.program {
             Program::Test(..) => TEST,
+            Program::Example(..) => &[],
             Program::Record => RECORD,
         };
         kind.iter().chain(self.arguments).copied()
@@ -119,7 +132,7 @@ impl Payload {
     /// What it writes and the host wants to see.
     pub(super) fn files(&self) -> &'static [&'static str] {
         match self.program {
-            Program::Test(..) => &[],
+            Program::Test(..) | Program::Example(..) => &[],
             Program::Record => &[FOLDED, STATS],
         }
     }
