@@ -229,10 +229,8 @@ static __always_inline void fw_take_out(struct fw_space *space, u64 key)
 
 		if (!from)
 			break;
-		if (from->key == key) {
-			bpf_map_delete_elem(&uses, &from->number);
+		if (from->key == key)
 			continue;
-		}
 		at = FW_SLOT(to_page, to_body, id, space->to);
 		if (!at)
 			break;
@@ -347,27 +345,17 @@ static __always_inline bool fw_join(u32 pid, u64 id, struct fw_space *space)
 {
 	u64 *known = bpf_map_lookup_elem(&processes, &pid);
 
-	if (known && *known == id)
-		return true;
-	if (bpf_map_update_elem(&processes, &pid, &id, BPF_ANY))
-		return false;
-	__sync_fetch_and_add(&space->processes, 1);
+	if (!known || *known != id) {
+		if (bpf_map_update_elem(&processes, &pid, &id, BPF_ANY))
+			return false;
+		__sync_fetch_and_add(&space->processes, 1);
+	}
 	return true;
 }
 
 /* Everything that the space holds goes. Locked, and nobody else has it. */
 static __always_inline void fw_empty(struct fw_space *space, u64 id, struct fw_registry *all)
 {
-	struct fw_page *body = NULL;
-	u32 page = 0;
-
-	FW_FOR_EACH_SLOT(space) {
-		struct fw_section *at = FW_SLOT(page, body, id, space->slot);
-
-		if (!at)
-			break;
-		bpf_map_delete_elem(&uses, &at->number);
-	}
 	/* Pages that a larger registry had are still there. */
 	for (u32 i = 0; i < FW_PAGES && can_loop; i++) {
 		struct fw_page_key key = {.space = id, .page = i};
@@ -445,24 +433,19 @@ static __always_inline void fw_join_sharers(u64 id, struct fw_space *space)
 /* Takes the page that the next section needs, if it needs one. */
 static __always_inline bool fw_room(struct fw_space *space)
 {
-	struct fw_page_key key = {.space = space->id, .page = space->count / FW_PAGE_SECTIONS};
+	u32 page = space->count / FW_PAGE_SECTIONS;
+	struct fw_page_key key = {.space = space->id, .page = page};
 
 	if (space->count >= FW_MAX_SECTIONS)
 		return false;
+	if (space->count != page * FW_PAGE_SECTIONS)
+		return true;
 	return bpf_map_lookup_elem(&pages, &key) || !bpf_map_update_elem(&pages, &key, empty_page, BPF_NOEXIST);
 }
 
 static __always_inline u64 fw_next_number(struct fw_registry *all)
 {
 	return FW_FIRST_NUMBER + __sync_fetch_and_add(&all->numbers, 1);
-}
-
-/* Counts begin at nothing. */
-static __always_inline void fw_begin_use(u64 number)
-{
-	struct fw_use use = {};
-
-	bpf_map_update_elem(&uses, &number, &use, BPF_ANY);
 }
 
 /* What a caller is told: above 0, an int. */
@@ -508,7 +491,6 @@ __noinline long fw_insert(struct fw_section *section, u64 id, bool replace)
 		__sync_fetch_and_add(&all->full, 1);
 	} else {
 		section->number = fw_next_number(all);
-		fw_begin_use(section->number);
 		fw_change(space);
 		if (replace)
 			fw_take_out(space, section->key);
@@ -638,7 +620,6 @@ static __always_inline bool fw_copy(struct fw_space *from, struct fw_space *to, 
 		if (!at)
 			break;
 		at->number = fw_next_number(all);
-		fw_begin_use(at->number);
 		to->count++;
 	}
 	__sync_fetch_and_add(&all->sections, to->count);

@@ -41,6 +41,12 @@ __noinline int fw_note_uses(struct fw_walk *w)
 		if (!(near->frames | near->unreadable | near->malformed))
 			continue;
 		use = bpf_map_lookup_elem(&uses, &near->section.number);
+		if (!use) {
+			struct fw_use unused = {};
+
+			bpf_map_update_elem(&uses, &near->section.number, &unused, BPF_NOEXIST);
+			use = bpf_map_lookup_elem(&uses, &near->section.number);
+		}
 		if (use) {
 			__sync_fetch_and_add(&use->frames, near->frames);
 			__sync_fetch_and_add(&use->unreadable, near->unreadable);

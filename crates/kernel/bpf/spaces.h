@@ -36,10 +36,10 @@ struct {
 	__type(value, struct fw_page);
 } pages SEC(".maps");
 
+/* Made by the walks, and nobody unmakes it: what was not used for long is forgotten first. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 1048576);
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
 	__type(key, u64);
 	__type(value, struct fw_use);
 } uses SEC(".maps");

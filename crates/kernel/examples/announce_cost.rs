@@ -6,7 +6,7 @@
 #![allow(unsafe_code)]
 
 use framewalk_announce::abi::{MAX_SECTIONS, REGISTER, UNREGISTER};
-use framewalk_kernel::{Hook, Mode, Options, Registry, Sampler};
+use framewalk_kernel::{Hook, Mode, Options, Record, Registry, Sampler};
 use framewalk_sframe::{Arch, Builder, CallerRule, Cfa, FunctionRows, Register, Row, Rule, Unwind};
 use std::error::Error;
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -113,16 +113,21 @@ fn walks(code: &Code, sections: usize) -> Result<f64, Box<dyn Error>> {
         };
         let mut sampler = Sampler::load(options, Some(registry.maps()))?;
         sampler.attach(clock()?)?;
+        let mut ends = std::collections::BTreeMap::<_, u64>::new();
         let begin = Instant::now();
         while begin.elapsed() < Duration::from_millis(400) {
-            code.run(&chain, 1_000_000);
-            sampler.poll(Duration::ZERO, &mut |_| {})?;
+            code.run(&chain, 10_000_000);
+            sampler.poll(Duration::ZERO, &mut |record| {
+                if let Record::Sample(sample) = record {
+                    *ends.entry((sample.frames.len(), sample.stop)).or_default() += 1;
+                }
+            })?;
         }
         sampler.detach();
         let counts = sampler.counts()?;
         // Some samples are of this function here, and end at once.
         if counts.frames < counts.samples * DEPTH as u64 * 8 / 10 {
-            return Err(format!("walks were cut: {counts:?}").into());
+            return Err(format!("walks were cut: frames and ends {ends:?}; {counts:?}").into());
         }
         results.push(counts.run_ns as f64 / counts.run_cnt as f64);
     }

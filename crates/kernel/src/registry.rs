@@ -106,8 +106,6 @@ pub struct Room {
     pub spaces: u32,
     /// Pages of 55 sections.
     pub pages: u32,
-    /// Sections whose uses are counted.
-    pub uses: u32,
 }
 
 /// What is in the maps.
@@ -119,8 +117,6 @@ pub struct Entries {
     pub spaces: usize,
     /// Pages of sections.
     pub pages: usize,
-    /// Sections whose uses are counted.
-    pub uses: usize,
     /// Threads that once had to wait for an absent page.
     pub later: usize,
 }
@@ -195,7 +191,6 @@ impl Registry {
                 (&mut maps.processes, room.processes),
                 (&mut maps.spaces, room.spaces),
                 (&mut maps.pages, room.pages),
-                (&mut maps.uses, room.uses),
             ] {
                 map.set_max_entries(entries).map_err(Error::Map)?;
             }
@@ -263,7 +258,6 @@ impl Registry {
             processes: maps.processes.keys().count(),
             spaces: maps.spaces.keys().count(),
             pages: maps.pages.keys().count(),
-            uses: maps.uses.keys().count(),
             later: maps.later.keys().count(),
         }
     }

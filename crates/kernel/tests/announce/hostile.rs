@@ -515,7 +515,6 @@ fn no_room() {
         processes: 3,
         spaces: 3,
         pages: 3,
-        uses: 100,
     };
     for room in [ROOM, Room { spaces: 10, ..ROOM }] {
         let mut stage = match Stage::load(TEST, || Registry::with_room(Hook::ALL, room)) {
