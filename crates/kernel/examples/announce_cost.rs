@@ -113,17 +113,17 @@ fn walks(code: &Code, sections: usize) -> Result<f64, Box<dyn Error>> {
         };
         let mut sampler = Sampler::load(options, Some(registry.maps()))?;
         sampler.attach(clock()?)?;
-        let mut ends = std::collections::BTreeMap::<_, u64>::new();
         let begin = Instant::now();
         while begin.elapsed() < Duration::from_millis(400) {
             code.run(&chain, 10_000_000);
-            sampler.poll(Duration::ZERO, &mut |record| {
-                if let Record::Sample(sample) = record {
-                    *ends.entry((sample.frames.len(), sample.stop)).or_default() += 1;
-                }
-            })?;
         }
         sampler.detach();
+        let mut ends = std::collections::BTreeMap::<_, u64>::new();
+        sampler.poll(Duration::ZERO, &mut |record| {
+            if let Record::Sample(sample) = record {
+                *ends.entry((sample.frames.len(), sample.stop)).or_default() += 1;
+            }
+        })?;
         let counts = sampler.counts()?;
         // Some samples are of this function here, and end at once.
         if counts.frames < counts.samples * DEPTH as u64 * 8 / 10 {

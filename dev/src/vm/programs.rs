@@ -80,10 +80,25 @@ fn artifacts(payloads: &[&Payload]) -> Result<Artifacts, String> {
         words.extend(match payload.program {
             Program::Test(package, test) if exists(package, test) => ["--test", test],
             Program::Test(..) => continue,
+            Program::Example(..) => continue,
             Program::Record => ["--test", BRINGS_FRAMEWALK],
         });
     }
-    let output = run::cargo(&words).stderr(Stdio::inherit()).output();
+    let mut artifacts = built(&words)?;
+    for payload in payloads {
+        // As a test, an example would be another program.
+        if let Program::Example(package, name) = payload.program {
+            let words = ["build", "--package", package, "--example", name];
+            let json = "--message-format=json-render-diagnostics";
+            artifacts.append(&mut built(&[&words[..], &[json]].concat())?);
+        }
+    }
+    Ok(artifacts)
+}
+
+/// Runs cargo; the executables that it made.
+fn built(words: &[&str]) -> Result<Artifacts, String> {
+    let output = run::cargo(words).stderr(Stdio::inherit()).output();
     let output = output.map_err(|error| format!("cargo: {error}"))?;
     if !output.status.success() {
         return Err(format!("cargo {}: {}", words.join(" "), output.status));
