@@ -17,7 +17,7 @@ fn a_flood_leaves_it_responsive() {
     };
     let mut flooding: Vec<Announcer> = (0..PROCESSES).map(|_| Announcer::start()).collect();
     for announcer in &mut flooding {
-        assert_eq!(announcer.number(&format!("flood {EACH}")), 0, "refused");
+        assert_eq!(announcer.number(&format!("flood {EACH} 64")), 0, "refused");
     }
     // Others are heard and watched all the same.
     let mut ordinary = Announcer::start();

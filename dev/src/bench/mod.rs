@@ -9,6 +9,7 @@ mod build;
 mod conversion;
 mod cost;
 mod dwarf;
+mod integrity;
 mod machine;
 mod perf_event;
 mod recorded;
@@ -35,6 +36,7 @@ const PARTS: &[(&str, Part)] = &[
     ("conversion", conversion::run),
     ("audit", announce_audit::run),
     ("announce", announce::run),
+    ("integrity", integrity::run),
     ("build", build::run),
 ];
 

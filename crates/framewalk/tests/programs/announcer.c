@@ -6,7 +6,7 @@
  *   scribble KEY    a thread rewrites the section in a loop   0
  *   once KEY        changes one byte of it                    0
  *   again KEY N     N times: takes it back, changes it, registers it again: the last answer
- *   flood N         registers N writable sections of one function each: how many were refused
+ *   flood N SIZE    registers N writable sections of SIZE bytes and one function each: how many were refused
  *   together        a vfork(2) child, with the same memory until it execs, registers a copy and then execs: the same as copy
  *   exec            becomes this program again                (nothing; then as at the start: ready)
  *
@@ -116,8 +116,9 @@ static long again(struct section *section, unsigned long times)
 	return answer;
 }
 
-/* Sections of one function without rows, 64 bytes apart, whose text is where they are themselves. */
-static unsigned long flood(unsigned long number)
+/* Sections of one function without rows, side by side, whose text is where they are themselves. What follows the
+ * index belongs to nothing. */
+static unsigned long flood(unsigned long number, unsigned long size)
 {
 	struct __attribute__((packed)) tiny {
 		uint16_t magic;
@@ -127,20 +128,23 @@ static unsigned long flood(unsigned long number)
 		uint32_t functions, rows, rows_len, index, rows_at;
 		int64_t start;
 		uint32_t size, data;
-		uint32_t pad[5];
-	} *tiny;
+	};
+	const struct tiny tiny = { .magic = 0xdee2, .version = 3, .flags = 5, .abi = 3, .fixed_ra = -8,
+				   .functions = 1, .rows_at = 16, .size = sizeof(tiny),
+				   /* Relative to its own field. */
+				   .start = -(int64_t)offsetof(struct tiny, start) };
 	unsigned long refused = 0;
+	char *all;
 
-	_Static_assert(sizeof(*tiny) == 64, "");
-	tiny = mmap(NULL, number * sizeof(*tiny), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (tiny == MAP_FAILED)
+	if (size < sizeof(tiny))
 		exit(1);
-	for (unsigned long i = 0; i < number; i++) {
-		tiny[i] = (struct tiny) { .magic = 0xdee2, .version = 3, .flags = 5, .abi = 3, .fixed_ra = -8,
-					  .functions = 1, .rows_at = 16, .size = 64 };
-		/* Relative to its own field. */
-		tiny[i].start = -(int64_t)offsetof(struct tiny, start);
-		long answer = call(REGISTER, (unsigned long)&tiny[i], (unsigned long)&tiny[i], 44);
+	all = mmap(NULL, number * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (all == MAP_FAILED)
+		exit(1);
+	memset(all, 0xa5, number * size);
+	for (char *at = all; at < all + number * size; at += size) {
+		memcpy(at, &tiny, sizeof(tiny));
+		long answer = call(REGISTER, (unsigned long)at, (unsigned long)at, size);
 		refused += answer < 0 && answer != -EINVAL;
 	}
 	return refused;
@@ -164,7 +168,7 @@ int main(int argc, char **argv)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	puts("ready");
 	while (fgets(line, sizeof line, stdin)) {
-		unsigned long key = 0, number = 0;
+		unsigned long key = 0, number = 0, size = 0;
 
 		line[strcspn(line, "\n")] = 0;
 		if (!strncmp(line, "load ", 5)) {
@@ -181,8 +185,8 @@ int main(int argc, char **argv)
 			puts("0");
 		} else if (sscanf(line, "again %lx %lu", &key, &number) == 2) {
 			printf("%ld\n", again(find(key), number));
-		} else if (sscanf(line, "flood %lu", &number) == 1) {
-			printf("%lu\n", flood(number));
+		} else if (sscanf(line, "flood %lu %lu", &number, &size) == 2) {
+			printf("%lu\n", flood(number, size));
 		} else if (!strcmp(line, "together")) {
 			if (!vfork()) {
 				copy();
