@@ -7,9 +7,9 @@
  *     call_unknown     only listens: the caller sees EINVAL      tracepoint of unknown options
  *     call_entry       only listens, at every system call        tracepoint of system calls
  *
- * The kernel does not run a program that answers while the same one is on this CPU already, and on it is also one that
- * sleeps or was preempted. So those that come later on a call's way are loaded, too: they hear what the first one
- * missed. The third cannot be preempted. A call that was answered never gets to the next.
+ * The kernel does not run a program while the same one is on this CPU already, and on it is also one that sleeps or was
+ * preempted. So those that come later on a call's way are loaded, too: they hear what the first one missed. A call
+ * that was answered never gets to the next.
  */
 #include "kernel_types.h"
 #include <bpf/bpf_helpers.h>
@@ -155,15 +155,10 @@ int BPF_PROG(call_entry, struct pt_regs *regs, long number)
 	return 0;
 }
 
-SEC("tp_btf/sched_process_fork")
-int BPF_PROG(process_forked, struct task_struct *parent, struct task_struct *child)
-{
-	fw_forked(parent, child);
-	return 0;
-}
+/* Since 7.0 these can be preempted, too (where they copy, that takes a while), and would miss what happens on the
+ * same CPU meanwhile. There they are loaded three times: who finds the work done does nothing. */
 
-SEC("tp_btf/sched_process_exec")
-int BPF_PROG(process_executed, struct task_struct *task, int tid)
+static __always_inline int executed(struct task_struct *task, int tid)
 {
 	/* A thread that was not the first is from now on, and has its id. */
 	u32 old = tid;
@@ -173,8 +168,7 @@ int BPF_PROG(process_executed, struct task_struct *task, int tid)
 	return 0;
 }
 
-SEC("tp_btf/sched_process_exit")
-int BPF_PROG(thread_ended, struct task_struct *task)
+static __always_inline int ended(struct task_struct *task)
 {
 	u32 tid = task->pid;
 
@@ -184,6 +178,28 @@ int BPF_PROG(thread_ended, struct task_struct *task)
 		fw_leave(task->tgid);
 	return 0;
 }
+
+#define LIFE(number) \
+	SEC("tp_btf/sched_process_fork") \
+	int BPF_PROG(forked_##number, struct task_struct *parent, struct task_struct *child) \
+	{ \
+		fw_forked(parent, child); \
+		return 0; \
+	} \
+	SEC("tp_btf/sched_process_exec") \
+	int BPF_PROG(executed_##number, struct task_struct *task, int tid) \
+	{ \
+		return executed(task, tid); \
+	} \
+	SEC("tp_btf/sched_process_exit") \
+	int BPF_PROG(ended_##number, struct task_struct *task) \
+	{ \
+		return ended(task); \
+	}
+
+LIFE(1)
+LIFE(2)
+LIFE(3)
 
 /* ---- for the loader ------------------------------------------------------------------------------- */
 

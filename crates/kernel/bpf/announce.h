@@ -340,19 +340,6 @@ static __always_inline struct fw_space *fw_make_space(u64 id)
 	return space;
 }
 
-/* One process more shares the space. */
-static __always_inline bool fw_join(u32 pid, u64 id, struct fw_space *space)
-{
-	u64 *known = bpf_map_lookup_elem(&processes, &pid);
-
-	if (!known || *known != id) {
-		if (bpf_map_update_elem(&processes, &pid, &id, BPF_ANY))
-			return false;
-		__sync_fetch_and_add(&space->processes, 1);
-	}
-	return true;
-}
-
 /* Everything that the space holds goes. Locked, and nobody else has it. */
 static __always_inline void fw_empty(struct fw_space *space, u64 id, struct fw_registry *all)
 {
@@ -403,6 +390,25 @@ static __always_inline void fw_leave(u32 pid)
 	space = bpf_map_lookup_elem(&spaces, &id);
 	if (space && (s32)__sync_fetch_and_sub(&space->processes, 1) <= 1)
 		fw_drop(id);
+}
+
+/* One process more shares the space. */
+static __always_inline bool fw_join(u32 pid, u64 id, struct fw_space *space)
+{
+	u64 *known = bpf_map_lookup_elem(&processes, &pid);
+
+	if (known && *known == id)
+		return true;
+	/* Its exec was missed, or the end of another process with this pid. */
+	if (known)
+		fw_leave(pid);
+	if (!bpf_map_update_elem(&processes, &pid, &id, BPF_NOEXIST)) {
+		__sync_fetch_and_add(&space->processes, 1);
+		return true;
+	}
+	/* Another thread of it may have been faster. */
+	known = bpf_map_lookup_elem(&processes, &pid);
+	return known && *known == id;
 }
 
 /* A new space belongs to everybody who has the address space: children of vfork(2) and clone(2) that were made
@@ -631,26 +637,33 @@ static __always_inline bool fw_copy(struct fw_space *from, struct fw_space *to, 
 static __always_inline void fw_forked(struct task_struct *parent, struct task_struct *child)
 {
 	struct fw_registry *all = fw_the_registry();
+	u64 parent_id, child_id, *known;
 	struct fw_space *from, *to;
-	u64 parent_id, child_id;
+	u32 pid = child->tgid;
 	bool joined = false;
 
-	if (!all || !all->spaces || child->tgid == parent->tgid || !parent->mm || !child->mm)
+	if (!all || !all->spaces || pid == parent->tgid || !parent->mm || !child->mm)
 		return;
 	parent_id = fw_space_id(parent->mm);
 	child_id = fw_space_id(child->mm);
+	known = bpf_map_lookup_elem(&processes, &pid);
+	if (known && *known == child_id)
+		return;
+	/* The end of another process with this pid was missed. */
+	if (known)
+		fw_leave(pid);
 	from = bpf_map_lookup_elem(&spaces, &parent_id);
 	if (!from)
 		return;
 	if (parent_id == child_id) {
-		joined = fw_join(child->tgid, child_id, from);
+		joined = fw_join(pid, child_id, from);
 	} else if (from->count) {
 		to = fw_make_space(child_id);
 		if (to && fw_lock(from, parent_id)) {
 			joined = fw_copy(from, to, child_id, all);
 			fw_unlock(from);
 		}
-		joined = joined && fw_join(child->tgid, child_id, to);
+		joined = joined && fw_join(pid, child_id, to);
 		if (!joined)
 			fw_drop(child_id);
 	} else {

@@ -185,6 +185,19 @@ impl Registry {
             .map_err(said::refused)?;
         let hooks = hook.with_spares();
         load_only(&mut open, &hooks);
+        if !preempts_tracepoints() {
+            let progs = &mut open.progs;
+            for program in [
+                &mut progs.forked_2,
+                &mut progs.executed_2,
+                &mut progs.ended_2,
+                &mut progs.forked_3,
+                &mut progs.executed_3,
+                &mut progs.ended_3,
+            ] {
+                program.set_autoload(false);
+            }
+        }
         if let Some(room) = room {
             let maps = &mut open.maps;
             for (map, entries) in [
@@ -199,14 +212,15 @@ impl Registry {
         let maps = RegistryMaps::of(&skel)?;
         maps.begin()?;
         // Life first: what is registered must not outlive its process.
-        let links = [
-            skel.progs.process_forked.attach(),
-            skel.progs.process_executed.attach(),
-            skel.progs.thread_ended.attach(),
-        ];
+        let progs = &skel.progs;
+        let mut life = vec![&progs.forked_1, &progs.executed_1, &progs.ended_1];
+        if preempts_tracepoints() {
+            life.extend([&progs.forked_2, &progs.executed_2, &progs.ended_2]);
+            life.extend([&progs.forked_3, &progs.executed_3, &progs.ended_3]);
+        }
+        let life = life.into_iter().map(|program| program.attach());
         let calls = hooks.iter().map(|&hook| attach(&skel, hook));
-        let links = links
-            .into_iter()
+        let links = life
             .chain(calls)
             .collect::<Result<_, _>>()
             .map_err(Error::Attach)?;
@@ -298,6 +312,14 @@ impl Registry {
     pub fn detach(&mut self) {
         self.links.clear();
     }
+}
+
+/// Whether a program on a tracepoint can be preempted: Linux 7.0 and later.
+fn preempts_tracepoints() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let major = release.split('.').next().and_then(|word| word.parse().ok());
+    // A kernel that does not say so may be any.
+    major.is_none_or(|major: u32| major >= 7)
 }
 
 fn heard(bytes: &[u8]) -> Option<Heard> {

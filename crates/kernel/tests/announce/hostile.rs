@@ -545,7 +545,12 @@ fn ask(stage: &mut Stage, actor: &mut Actor, call: Call) -> i64 {
 }
 
 fn nothing_fits(stage: &mut Stage) {
-    let full = |stage: &Stage| stage.registry.maps().counts().full;
+    let mut full = 0;
+    // At least once: programs that are loaded several times try several times.
+    let mut counted = |stage: &Stage| {
+        let before = std::mem::replace(&mut full, stage.registry.maps().counts().full);
+        full > before
+    };
     let no_room: i64 = (-ENOSPC).into();
 
     // Pages.
@@ -553,21 +558,17 @@ fn nothing_fits(stage: &mut Stage) {
     for n in 0..3 * PAGEFUL {
         assert!(ask(stage, &mut first, register(n, n)) > 0, "{n}");
     }
-    let mut counted = full(stage);
-    assert_eq!(counted, 0);
+    assert!(!counted(stage));
     assert_eq!(ask(stage, &mut first, register(1, 3 * PAGEFUL)), no_room);
     assert_eq!(ask(stage, &mut first, register(1, 0)), (-EEXIST).into());
     assert!(ask(stage, &mut first, replace(1, 3 * PAGEFUL)) > 0);
-    counted += 1;
-    assert_eq!(full(stage), counted);
+    assert!(counted(stage));
     let mut second = puppet(stage, 1);
     assert_eq!(ask(stage, &mut second, register(1, 0)), no_room);
-    counted += 1;
-    assert_eq!(full(stage), counted);
+    assert!(counted(stage));
     // A copy that does not fit: the child begins with none.
     let mut child = stage.fork(&mut first);
-    counted += 1;
-    assert_eq!(full(stage), counted);
+    assert!(counted(stage));
     assert!(!stage.state().contains_key(&child.pid));
     assert_eq!(
         ask(stage, &mut child, Call::unregister(2)),
@@ -585,18 +586,15 @@ fn nothing_fits(stage: &mut Stage) {
     assert!(ask(stage, &mut third, register(1, 0)) > 0);
     assert!(ask(stage, &mut fourth, register(1, 0)) > 0);
     assert_eq!(ask(stage, &mut fifth, register(1, 0)), no_room);
-    counted += 1;
-    assert_eq!(full(stage), counted);
+    assert!(counted(stage));
     let child = stage.fork(&mut third);
-    counted += 1;
-    assert_eq!(full(stage), counted);
+    assert!(counted(stage));
     stage.exit(child);
     stage.exit(second);
     assert!(ask(stage, &mut fifth, register(1, 0)) > 0);
     // A process more that shares.
     let mut child = stage.vfork(&mut third);
-    counted += 1;
-    assert_eq!(full(stage), counted);
+    assert!(counted(stage));
     assert_eq!(ask(stage, &mut child, Call::unregister(1)), 1);
     stage.exit(child);
     stage.resume(&mut third);
