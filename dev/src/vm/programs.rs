@@ -21,9 +21,7 @@ pub(super) fn pack(chosen: &[&'static Payload], directory: &Path) -> Result<Pack
     for &payload in chosen {
         let program = match payload.program {
             Program::Test(package, test) => artifacts.get(&(package.into(), test.into(), true)),
-            Program::Example(package, name) => {
-                artifacts.get(&(package.into(), name.into(), false))
-            }
+            Program::Example(package, name) => artifacts.get(&(package.into(), name.into(), false)),
             Program::Record => artifacts.get(&("framewalk".into(), "framewalk".into(), false)),
         };
         match (program, &payload.program) {
