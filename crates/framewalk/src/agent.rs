@@ -44,10 +44,11 @@ pub enum Found {
     Unusable(Holder, String),
 }
 
-/// The maps of this machine's agent, if one is alive. If they cannot be used, one line says why.
+/// The maps of this machine's agent, if one is alive. If they cannot be used, one line says why; not to those who lack
+/// the rights for it.
 pub fn maps() -> Option<RegistryMaps> {
     match Place::default().find() {
-        Found::Nobody => None,
+        Found::Nobody | Found::Unusable(Holder { said: None, .. }, _) => None,
         Found::Maps(_, maps) => Some(*maps),
         Found::Unusable(holder, why) => {
             eprintln!("framewalk: {holder} is not used: {why}");
@@ -88,6 +89,10 @@ impl Place {
         };
         if holder.said.as_ref().is_some_and(String::is_empty) {
             return Found::Nobody;
+        }
+        // Who may not read the one may not open the other.
+        if holder.said.is_none() {
+            return Found::Unusable(holder, "only root can use its maps".into());
         }
         let maps = self.check().and_then(|()| {
             RegistryMaps::open(&self.folder).map_err(|error| io::Error::other(error.to_string()))
