@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 
 /// Who hears announcements.
 enum Source {
-    Agent(RegistryMaps),
+    Agent(Box<RegistryMaps>),
     Own(Box<Registry>),
     Nobody(String),
 }
@@ -27,7 +27,7 @@ pub(super) struct Announcements {
 impl Announcements {
     pub(super) fn open() -> Announcements {
         let source = match agent::maps() {
-            Some(maps) => Source::Agent(maps),
+            Some(maps) => Source::Agent(Box::new(maps)),
             None => match Registry::load(Hook::ALL) {
                 Ok(registry) => Source::Own(Box::new(registry)),
                 Err(error) => Source::Nobody(error.to_string()),
