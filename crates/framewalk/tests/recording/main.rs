@@ -7,7 +7,6 @@ mod absent;
 mod bad_input;
 mod engines;
 mod follow;
-mod liar;
 mod python;
 mod recorded;
 mod stacks;
