@@ -11,12 +11,13 @@ use crate::features::features;
 use crate::said;
 use crate::skeleton::announce::{AnnounceSkel, AnnounceSkelBuilder, types};
 pub use hashes::Hashes;
-use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, ProgramInput, RingBuffer, RingBufferBuilder};
 pub use maps::{RegistryCounts, RegistryMaps, Section, Space};
 use std::cell::RefCell;
 use std::mem::{MaybeUninit, offset_of};
 use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 
 macro_rules! hooks {
@@ -263,6 +264,19 @@ impl Registry {
     /// The same, to be pinned.
     pub fn maps_mut(&mut self) -> &mut RegistryMaps {
         &mut self.maps
+    }
+
+    /// How often the kernel did not run one of the programs because the same one was on that CPU already, preempted or
+    /// asleep. What one missed another one heard, unless all were there.
+    pub fn missed(&self) -> u64 {
+        let missed = |fd: i32| {
+            let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+            let line = |line: &str| Some(line.strip_prefix("recursion_misses:")?.trim().to_owned());
+            text.lines().find_map(line)?.parse().ok()
+        };
+        let programs = self.skel.object().progs();
+        let fds = programs.map(|program| program.as_fd().as_raw_fd());
+        fds.map(|fd| missed(fd).unwrap_or(0)).sum::<u64>()
     }
 
     /// How much is in the maps. When no process announces anything any more, nothing is.
