@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* The announced sections of an address space, as a walk reads them: without a lock, at any moment, also in an
- * interrupt of the very thread that is changing them. announce.h changes them.
+ * interrupt of the very thread that is changing them. sorted.h changes them.
  *
  *     spaces   address space   -> count, and where each page begins
  *     pages    (space, number) -> up to 55 sections; all pages together are one sorted array
