@@ -8,11 +8,15 @@ pub const UNREGISTER: u32 = 0x5346_4702;
 
 /// Kind: an SFrame section in the caller's memory, version 2 or 3.
 pub const KIND_SECTION: u64 = 0;
+/// Kind: a frame area in the caller's memory ([`crate::area`]).
+pub const KIND_AREA: u64 = 1;
 /// Flag: takes the place of everything that the key holds, at once.
 pub const REPLACE: u64 = 0x100;
 
 /// Sections of one address space, at most.
 pub const MAX_SECTIONS: u32 = 4096;
+/// Of these, frame areas, at most.
+pub const MAX_AREAS: u32 = 64;
 /// User addresses lie below this (AMD64: 47 bits).
 pub const USER_END: u64 = 1 << 47;
 

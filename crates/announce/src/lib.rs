@@ -11,6 +11,7 @@
 #![no_std]
 
 pub mod abi;
+pub mod area;
 pub mod c_api;
 mod register;
 mod registration;

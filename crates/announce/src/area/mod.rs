@@ -1,0 +1,3 @@
+//! Frame areas: how generated code is described in shared memory, without a call for each function.
+
+pub mod layout;
