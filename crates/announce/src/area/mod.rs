@@ -1,3 +1,4 @@
 //! Frame areas: how generated code is described in shared memory, without a call for each function.
 
 pub mod layout;
+pub mod observe;
