@@ -1,5 +1,6 @@
 //! Compiles the BPF programs and generates their skeleton into OUT_DIR.
 
+use framewalk_announce::area::layout;
 use framewalk_announce::{Refusal, abi};
 use framewalk_walk::{Origin, Stop};
 use libbpf_cargo::SkeletonBuilder;
@@ -65,15 +66,22 @@ fn reasons() -> String {
         ("REGISTER", u64::from(abi::REGISTER)),
         ("UNREGISTER", u64::from(abi::UNREGISTER)),
         ("KIND_SECTION", abi::KIND_SECTION),
+        ("KIND_AREA", abi::KIND_AREA),
         ("REPLACE", abi::REPLACE),
         ("MAX_SECTIONS", u64::from(abi::MAX_SECTIONS)),
+        ("MAX_AREAS", u64::from(abi::MAX_AREAS)),
+        ("AREA_MAGIC", u64::from_le_bytes(layout::MAGIC)),
         ("USER_END", abi::USER_END),
     ]
     .map(|(name, number)| format!("#define FW_{name} {number}ull\n"));
+    let area = layout::CONSTANTS
+        .iter()
+        .map(|(name, number, _)| format!("#define FW_AREA_{name} {number}ull\n"));
     stops
         .chain(origins)
         .chain(refusals)
         .chain(numbers)
+        .chain(area)
         .collect()
 }
 

@@ -26,7 +26,7 @@ pub struct ThreadId(pub u32);
 /// A frame, and for code outside every file the process that it belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Located {
-    /// The process of a [`Place::Anonymous`]; 0 for every other place.
+    /// The process of a [`Place::Anonymous`] or [`Place::Described`]; 0 for every other place.
     pub pid: u32,
     /// The frame.
     pub frame: Frame,
@@ -89,10 +89,9 @@ impl Profile {
         }
         for (depth, &frame) in sample.frames.iter().rev().enumerate() {
             self.origins[frame.origin as usize] += 1;
-            let pid = if matches!(frame.place, Place::Anonymous(_)) {
-                sample.pid
-            } else {
-                0
+            let pid = match frame.place {
+                Place::Anonymous(_) | Place::Described { .. } => sample.pid,
+                Place::Kernel(_) | Place::Object(..) => 0,
             };
             let located = Located { pid, frame };
             match self.last.get(depth) {
@@ -246,6 +245,7 @@ mod tests {
             Place::Kernel(address) | Place::Anonymous(address) | Place::Object(_, address) => {
                 address
             }
+            Place::Described { address, .. } => address,
         };
         profile.walk(stack).map(address).collect()
     }

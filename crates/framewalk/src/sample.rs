@@ -18,7 +18,20 @@ pub enum Place {
     Object(ObjectId, u64),
     /// A user address outside every mapped file (generated code), in the sample's process.
     Anonymous(u64),
+    /// The same, in code that a frame area describes.
+    Described {
+        /// The address.
+        address: u64,
+        /// Its name in [`crate::processes::Generated`]; none where the area has none for it.
+        name: Option<GeneratedName>,
+        /// It belongs to a language's run time.
+        runtime: bool,
+    },
 }
+
+/// The name that a process gave to code that it generated; an index into [`crate::processes::Generated`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GeneratedName(pub u32);
 
 /// One frame of a stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

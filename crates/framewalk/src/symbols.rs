@@ -78,10 +78,18 @@ impl Symbols {
         let mut by_object: BTreeMap<ObjectId, Addresses> = BTreeMap::new();
         let mut by_process: BTreeMap<u32, Addresses> = BTreeMap::new();
         let mut kernel = Addresses::new();
+        let mut described: Vec<(FrameId, &str)> = Vec::new();
         for (id, located) in profile.frames() {
             let (address, group) = match located.frame.place {
                 Place::Object(object, offset) => (offset, by_object.entry(object).or_default()),
                 Place::Anonymous(address) => (address, by_process.entry(located.pid).or_default()),
+                Place::Described { address, name, .. } => {
+                    if let Some(name) = name.and_then(|name| objects.generated.get(name)) {
+                        described.push((id, name));
+                        continue;
+                    }
+                    (address, by_process.entry(located.pid).or_default())
+                }
                 Place::Kernel(address) => (address, &mut kernel),
             };
             // The instruction before a return address is the call; any byte of it will do.
@@ -93,6 +101,9 @@ impl Symbols {
             frames: vec![(0, 0); profile.frames().len()],
             ..Symbols::default()
         };
+        for (id, name) in described {
+            symbols.frames[id.0 as usize] = symbols.push(vec![Named::new(name)], None);
+        }
         for (id, addresses) in by_object {
             let object = objects.get(id);
             progress(&clean(&object.path.to_string_lossy()));

@@ -9,6 +9,7 @@
 #define FRAMEWALK_ANNOUNCE_H
 
 #include "claim.h"
+#include "area_claim.h"
 #include "life.h"
 
 struct {
@@ -30,6 +31,12 @@ struct fw_call {
 		if (_all) \
 			__sync_fetch_and_add(&_all->field, 1); \
 	} while (0)
+
+/* Quotas of areas; `space` was looked through. */
+static __always_inline bool fw_area_fits(const struct fw_space *space, const struct fw_section *section)
+{
+	return !section->area || (space->areas < FW_MAX_AREAS && space->area_bytes + section->length <= FW_AREA_MAX_AREA);
+}
 
 __noinline long fw_insert(struct fw_section *section, u64 id, bool replace)
 {
@@ -59,7 +66,7 @@ __noinline long fw_insert(struct fw_section *section, u64 id, bool replace)
 		answer = -FW_ENOENT;
 	} else if (space->overlap) {
 		answer = -FW_EEXIST;
-	} else if (!(replace || fw_room(space))) {
+	} else if (!fw_area_fits(space, section) || !(replace || fw_room(space))) {
 		answer = -FW_ENOSPC;
 		__sync_fetch_and_add(&all->full, 1);
 	} else {
@@ -78,16 +85,18 @@ __noinline long fw_insert(struct fw_section *section, u64 id, bool replace)
 
 static __always_inline long fw_register(const struct fw_call *call, u64 id, struct fw_section *section, bool sleepable)
 {
+	u64 kind = call->how & ~FW_REPLACE;
 	long error;
 
-	if (call->how & ~FW_REPLACE)
+	if (kind != FW_KIND_SECTION && kind != FW_KIND_AREA)
 		return -FW_EINVAL;
 	if (!call->address || !call->length || call->length >> 32 || call->address > FW_USER_END ||
 	    call->length > FW_USER_END - call->address)
 		return -FW_EINVAL;
 	section->key = call->key;
 	section->address = call->address;
-	error = fw_read_section(section, call->length, sleepable);
+	error = kind == FW_KIND_AREA ? fw_read_area(section, call->length, sleepable) :
+				       fw_read_section(section, call->length, sleepable);
 	if (error)
 		return error;
 	section->writable = fw_is_writable(section->address);

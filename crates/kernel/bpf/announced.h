@@ -131,7 +131,7 @@ static __always_inline bool fw_fetch_piece(struct fw_walk *w, bool sleepable)
 	return true;
 }
 
-/* FW_BY_RULE: by w->rule; FW_GO: no section says anything; FW_MISS: a piece is needed first; or a stop. */
+/* FW_BY_RULE: by w->rule; FW_GO: nothing says anything; FW_MISS: a piece is needed first; or a stop. */
 static __always_inline int fw_find_announced(struct fw_walk *w, u64 pc)
 {
 	struct fw_near *near;
@@ -146,6 +146,8 @@ static __always_inline int fw_find_announced(struct fw_walk *w, u64 pc)
 			return FW_GO;
 	}
 	near = &w->sections[w->section & (FW_SECTIONS - 1)];
+	if (near->section.area)
+		return fw_find_in_area(w, near, pc);
 	key = fw_cache_key(near->section.number, pc - near->section.start);
 	if (!w->searching) {
 		if (fw_cached(w, key))

@@ -26,7 +26,7 @@ static __always_inline bool fw_fits(s32 offset, u32 bits)
 
 static __always_inline u64 fw_rule_pack(const struct fw_rule *rule)
 {
-	if (!fw_fits(rule->cfa_off, FW_PACK_CFA) || !fw_fits(rule->ra_off, FW_PACK_SLOT) || !fw_fits(rule->fp_off, FW_PACK_SLOT))
+	if (rule->switches || !fw_fits(rule->cfa_off, FW_PACK_CFA) || !fw_fits(rule->ra_off, FW_PACK_SLOT) || !fw_fits(rule->fp_off, FW_PACK_SLOT))
 		return 0;
 	return ((u64)rule->cfa_off & ((1 << FW_PACK_CFA) - 1)) | ((u64)rule->ra_off & ((1 << FW_PACK_SLOT) - 1)) << 18 |
 	       ((u64)rule->fp_off & ((1 << FW_PACK_SLOT) - 1)) << 31 | (u64)(rule->cfa_reg & 15) << 44 |

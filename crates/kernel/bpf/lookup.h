@@ -9,12 +9,6 @@
 #include "cache.h"
 #include "sframe.h"
 
-enum { FW_LOOKUP_FOUND = 0, FW_LOOKUP_NONE = 1, FW_LOOKUP_BAD = 2, FW_LOOKUP_MISS = 3 };
-
-/* AMD64 psABI, figure 3.36. */
-#define FW_REG_FP 6
-#define FW_REG_SP 7
-
 /* ---- the section ------------------------------------------------------------------------------
  * Bytes of a section in user memory come in pieces. What needs one that is not there sets w->miss and is
  * begun again when its caller has fetched it: w->search keeps where it stood. */
@@ -252,15 +246,19 @@ static __always_inline int fw_find_row(struct fw_walk *w, struct fw_search *sear
 
 	/* Counting down from a number that the verifier cannot know keeps it from following each turn. */
 	for (; search->rows && can_loop; search->rows--) {
-		u64 at = search->at;
+		u64 at = search->at, start;
 		u32 info;
 
 		if (search->end < at || search->end - at < address_size + 1)
 			break;
 		if (!fw_ready(w, at, address_size + 1))
 			return FW_LOOKUP_MISS;
-		if (fw_unsigned_word(w, at, address_size) > search->offset)
+		start = fw_unsigned_word(w, at, address_size);
+		if (start > search->offset)
 			break;
+		if (start < search->least)
+			return FW_LOOKUP_BAD;
+		search->least = start + 1;
 		info = fw_get(w, at + address_size, 1);
 		at += address_size + 1;
 		search->hit = at;
@@ -315,6 +313,7 @@ static __always_inline void fw_search_begin(struct fw_walk *w, u64 place)
 	w->search.count = w->table.functions;
 	w->search.end = w->table.rows_at + (u64)w->table.rows_len;
 	w->search.hit = 0;
+	w->search.least = 0;
 }
 
 #endif

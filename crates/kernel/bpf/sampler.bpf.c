@@ -4,11 +4,6 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 32 * 1024 * 1024); /* the loader may choose less */
-} samples SEC(".maps");
-
 /* Immediate walks: an interrupt owns its CPU's state, and no second one can come while it walks. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -86,10 +81,10 @@ static __always_inline void fill_header(struct fw_walk *w, u64 time, u64 id)
 
 static __always_inline void send(struct fw_walk *w, u32 stop)
 {
-	u32 words = w->num_kernel + w->num_user;
+	u32 words = w->num_words;
 
-	if (words > FW_FRAMES)
-		words = FW_FRAMES;
+	if (words > FW_WORDS)
+		words = FW_WORDS;
 	w->sample.stop = stop;
 	w->sample.origin = w->origin;
 	w->sample.num_kernel = w->num_kernel;

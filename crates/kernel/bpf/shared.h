@@ -8,7 +8,8 @@
 /* Frames of the user stack at most, and of the kernel stack at most (the kernel's own limit). */
 #define FW_USER_FRAMES 510
 #define FW_KERNEL_FRAMES 127
-#define FW_FRAMES (FW_USER_FRAMES + FW_KERNEL_FRAMES)
+/* Words of a sample: a frame of generated code has two. */
+#define FW_WORDS (2 * FW_USER_FRAMES + FW_KERNEL_FRAMES)
 
 /* Bytes of stack that one read brings. */
 #define FW_WINDOW 2048
@@ -17,8 +18,9 @@
 
 /* A caller's CFA lies at most this far above its callee's (walk crate: MAX_FRAME_SIZE). */
 #define FW_MAX_FRAME_SIZE (1ull << 26)
-/* A signal frame may switch stacks; this often per walk (walk crate: MAX_SWITCHES). */
-#define FW_MAX_SWITCHES 8
+/* A signal frame, or generated code that says so, may switch stacks; this often per walk (walk crate:
+ * MAX_SWITCHES). */
+#define FW_MAX_SWITCHES 64
 
 /* The arena: rule cache first, sections after it. */
 #define FW_CACHE_BITS 14
@@ -56,13 +58,16 @@ struct fw_object {
 };
 
 /* A frame in one word: origin (4 bits), flags (2 bits), then either object id (20 bits) and file
- * offset (38 bits), or an address (47 bits). */
+ * offset (38 bits), or a flag (1 bit) and an address (57 bits). */
 #define FW_FRAME_ORIGIN_SHIFT 60
 #define FW_FRAME_OBJECT (1ull << 59)
 #define FW_FRAME_RETURN (1ull << 58)
 #define FW_FRAME_ID_SHIFT 38
 #define FW_FRAME_OFFSET_MASK ((1ull << 38) - 1)
-#define FW_FRAME_ADDRESS_MASK ((1ull << 58) - 1)
+/* Of an address: a word follows, with what a frame area says of the frame. The number of its name (0: none), and a flag. */
+#define FW_FRAME_DESCRIBED (1ull << 57)
+#define FW_FRAME_ADDRESS_MASK ((1ull << 57) - 1)
+#define FW_DESCRIBED_RUNTIME (1ull << 63)
 
 enum fw_record_kind {
 	FW_RECORD_SAMPLE = 1,
@@ -70,6 +75,7 @@ enum fw_record_kind {
 	FW_RECORD_WANT = 3,
 	FW_RECORD_REGISTERS = 4,
 	FW_RECORD_HEARD = 5,
+	FW_RECORD_NAME = 6,
 };
 
 enum fw_sample_flags {
@@ -79,7 +85,7 @@ enum fw_sample_flags {
 	FW_SAMPLE_TOP = 8,      /* where the walk stands: the topmost frame, all registers known */
 };
 
-/* A sample: this header, then num_kernel + num_user words. */
+/* A sample: this header, then the words of num_kernel + num_user frames. */
 struct fw_sample {
 	enum fw_record_kind kind;
 	u32 pid;
@@ -116,6 +122,15 @@ struct fw_registers {
 	u64 values[16];
 };
 
+/* The name of generated code, sent once before the first sample that refers to it: `len` bytes. No other name ever
+ * has its number. */
+struct fw_name {
+	enum fw_record_kind kind;
+	u32 len;
+	u64 number;
+	u8 bytes[FW_AREA_MAX_NAME + 1];
+};
+
 /* Please register this object. */
 struct fw_want {
 	enum fw_record_kind kind;
@@ -129,10 +144,11 @@ struct fw_want {
 
 /* Sections of one address space, at most (printed from crates/announce), and how many a page holds: with
  * its key and the map's own header a page is just below 4 kB. */
-#define FW_PAGE_SECTIONS 55
+#define FW_PAGE_SECTIONS 45
 #define FW_PAGES ((FW_MAX_SECTIONS + FW_PAGE_SECTIONS - 1) / FW_PAGE_SECTIONS)
 
-/* A section that a process registered: what was read and checked at that moment, never again. */
+/* A section or a frame area that a process registered: what was read and checked at that moment, never again. (Where
+ * nothing else is said, "section" means both.) */
 struct fw_section {
 	u64 start; /* text: first address, and the end */
 	u64 end;
@@ -149,7 +165,12 @@ struct fw_section {
 	u8 pcrel;
 	u8 writable;    /* its mapping was, at registration */
 	u8 quarantined; /* it was seen to have changed: not used any more */
-	u32 pad;
+	u8 area;        /* it is a frame area: only what follows, and nothing of the above that a header says */
+	u8 granule_shift;
+	u16 pad;
+	u32 capacity;
+	u32 how; /* the default rule */
+	u32 rule[2];
 };
 
 /* Object ids of tables lie below, so that both can be keys of the rule cache. */
@@ -169,6 +190,8 @@ struct fw_space {
 	u32 before;  /* sections that stay and start below the text that is looked for */
 	u32 matches; /* sections of its key */
 	u32 overlap;
+	u32 areas; /* that stay, and their bytes */
+	u64 area_bytes;
 	u64 first[FW_PAGES]; /* where the text of each page's first section starts */
 };
 
@@ -201,7 +224,7 @@ struct fw_registry {
 	u64 full;    /* refused or not copied for lack of room */
 	u64 unheard; /* calls of which the listener could not be told: its ring was full */
 };
-#define FW_LAYOUT 1
+#define FW_LAYOUT 2
 
 /* A call that was heard, for the listener. */
 struct fw_heard {
@@ -234,6 +257,7 @@ struct fw_counts {
 	u64 full_objects; /* objects beyond the table */
 	u64 unreadable;   /* lookups that the memory of an announced section did not allow */
 	u64 malformed_sections; /* lookups that met nonsense in one */
+	u64 busy_areas;   /* lookups in frame areas that changed again and again */
 };
 
 #endif

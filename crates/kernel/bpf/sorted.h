@@ -30,7 +30,8 @@ static __always_inline bool fw_look_through(struct fw_space *space, const struct
 	u64 id = space->id;
 	u32 page = 0;
 
-	space->before = space->matches = space->overlap = 0;
+	space->before = space->matches = space->overlap = space->areas = 0;
+	space->area_bytes = 0;
 	FW_FOR_EACH_SLOT(space) {
 		struct fw_section *at = FW_SLOT(page, body, id, space->slot);
 
@@ -45,6 +46,10 @@ static __always_inline bool fw_look_through(struct fw_space *space, const struct
 			space->overlap = 1;
 		if (at->start < section->start)
 			space->before++;
+		if (at->area) {
+			space->areas++;
+			space->area_bytes += at->length;
+		}
 	}
 	return true;
 }

@@ -3,7 +3,7 @@
  * interrupt of the very thread that is changing them. sorted.h changes them.
  *
  *     spaces   address space   -> count, and where each page begins
- *     pages    (space, number) -> up to 55 sections; all pages together are one sorted array
+ *     pages    (space, number) -> up to 45 sections; all pages together are one sorted array
  *     uses     section number  -> what it was good for
  *
  * A writer makes the space's sequence odd, changes, and makes it even. A reader that finds it odd, or another

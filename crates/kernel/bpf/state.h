@@ -4,6 +4,8 @@
 #ifndef FRAMEWALK_STATE_H
 #define FRAMEWALK_STATE_H
 
+#include "rule.h"
+
 /* An executable mapping as it was when this walk met it. */
 struct fw_range {
 	u64 start;
@@ -43,6 +45,7 @@ struct fw_search {
 	u64 at;     /* offset of what is read next */
 	u64 end;    /* of the rows */
 	u64 hit;    /* offset of the words of the last row that starts at or before the place */
+	u64 least;  /* where the next row may start */
 	u32 first;  /* functions that are left: the first and how many */
 	u32 count;
 	u32 rows; /* that are left */
@@ -67,30 +70,72 @@ struct fw_near {
 
 #define FW_SECTIONS 8
 
+/* An entry of a frame area (crates/announce/src/area/layout.rs). */
+struct fw_area_entry {
+	u32 start;
+	u32 size;
+	u32 state;
+	u32 how;
+	u32 rule[2];
+	u32 next;
+	u32 cookie;
+};
+
+/* The words of an area's header that change, on two cache lines. */
+struct fw_area_words {
+	u32 generation;
+	u32 tombstones;
+	u32 pad[14];
+	u32 claimed;
+	u32 heap_used;
+};
+
 /* A frame needs three words at most: CFA, RA, FP. */
 #define FW_KEPT 4
 
-/* Rules of one row, lowered. Kinds of `ra` and `fp`: */
-enum fw_rule_kind {
-	FW_RULE_SAME = 0,     /* still in its own register */
-	FW_RULE_AT_CFA = 1,   /* the word at CFA + offset */
-	FW_RULE_AT_REG = 2,   /* the word at register + offset */
-	FW_RULE_VALUE_REG = 3 /* register + offset */
+/* Where a lookup in a frame area stands (area.h), what was fetched, and what was found. */
+enum fw_area_stage {
+	FW_AREA_AT_WORDS,
+	FW_AREA_AT_INDEX,
+	FW_AREA_AT_ENTRY,
+	FW_AREA_AT_ROWS,
+	FW_AREA_AT_NAME_LEN,
+	FW_AREA_AT_NAME,
+	FW_AREA_AT_AGAIN,
+	FW_AREA_AT_STILL,
 };
 
-struct fw_rule {
-	u8 outermost;
-	u8 signal;
-	u8 cfa_reg;
-	u8 cfa_deref;
-	s32 cfa_off;
-	u8 ra_kind;
-	u8 ra_reg;
-	u8 fp_kind;
-	u8 fp_reg;
-	s32 ra_off;
-	s32 fp_off;
+struct fw_area_search {
+	enum fw_area_stage stage;
+	u32 len; /* bytes that are needed next, at `at` of the area; 0: none, or a piece of rows */
+	u64 at;
+	union {
+		struct fw_area_words words;
+		u32 index[2]; /* of the granule before and of the place's own */
+		struct fw_area_entry entry;
+		u8 raw[FW_AREA_MAX_NAME + 1];
+	} bytes;
+	u32 tries;
+	u32 generation;
+	u32 heap_used;
+	u32 word;   /* of the index: the chain that is followed */
+	u32 before; /* the one that comes after it */
+	u32 next;   /* slot + 1 */
+	u32 hops;
+	u32 slot; /* of the hit, plus 1; 0: none */
+	struct fw_area_entry hit;
+	int answer;
+	u32 unnamed; /* its name was read, and is to be sent */
+	u64 named;   /* the number of its name */
 };
+
+_Static_assert(__builtin_offsetof(struct fw_area_words, tombstones) == FW_AREA_TOMBSTONES_AT - FW_AREA_GENERATION_AT, "");
+_Static_assert(__builtin_offsetof(struct fw_area_words, claimed) == FW_AREA_CLAIMED_AT - FW_AREA_GENERATION_AT, "");
+_Static_assert(__builtin_offsetof(struct fw_area_words, heap_used) == FW_AREA_HEAP_USED_AT - FW_AREA_GENERATION_AT, "");
+_Static_assert(__builtin_offsetof(struct fw_area_entry, state) == FW_AREA_STATE, "");
+_Static_assert(__builtin_offsetof(struct fw_area_entry, rule) == FW_AREA_RULE0, "");
+_Static_assert(__builtin_offsetof(struct fw_area_entry, cookie) == FW_AREA_COOKIE, "");
+_Static_assert(sizeof(struct fw_area_entry) == FW_AREA_ENTRY_SIZE, "");
 
 struct fw_walk {
 	/* The frame reached. */
@@ -105,8 +150,9 @@ struct fw_walk {
 	u32 last;      /* range used last */
 	u32 num_ranges;
 	u32 limit;
-	u32 num_user;
-	u32 num_kernel;
+	u32 num_user;   /* frames */
+	u32 num_kernel; /* frames, and words */
+	u32 num_words;
 	struct fw_rule rule;
 	u32 rule_origin; /* who says so */
 	struct fw_table table;
@@ -152,11 +198,13 @@ struct fw_walk {
 	u64 piece_len;
 	u32 pieces; /* read for this frame */
 	u8 piece[FW_PIECE + 8];
+	struct fw_area_search area;
 	/* Records that are not samples. */
+	struct fw_name name;
 	struct fw_want want;
 	struct fw_registers registers;
 	struct fw_sample sample;
-	u64 frames[FW_FRAMES]; /* directly behind its header */
+	u64 frames[FW_WORDS]; /* directly behind its header */
 	u64 slack[3];          /* so that masked indexes stay inside */
 };
 

@@ -132,7 +132,7 @@ static __always_inline int fw_check_cfa(u64 sp, u64 cfa)
 	return cfa - sp > FW_MAX_FRAME_SIZE ? FW_STOP(FW_STOP_CFA_BAD) : FW_GO;
 }
 
-/* A signal frame leaves the stack: only so often, and never twice the same way. */
+/* A signal frame, or one that says so, leaves the stack: only so often, and never twice the same way. */
 __noinline int fw_switch_stack(struct fw_walk *w, u64 ra, u64 cfa)
 {
 	if (!w)
@@ -165,12 +165,13 @@ static __always_inline int fw_step_rule(struct fw_walk *w)
 		if (stop)
 			return stop;
 	}
+	cfa += rule->cfa_add;
 	off_stack = fw_check_cfa(w->sp, cfa);
 	/* Nothing of the topmost frame is on the stack where its return address is in a register:
 	 * vfork(3) keeps it there across the system call. */
 	if (w->top && cfa == w->sp && rule->ra_kind == FW_RULE_VALUE_REG)
 		off_stack = FW_GO;
-	if (off_stack && (!rule->signal || cfa & 7 || cfa >= FW_USER_END))
+	if (off_stack && (!(rule->signal || rule->switches) || cfa & 7 || cfa >= FW_USER_END))
 		return off_stack;
 	stop = fw_apply(w, cfa, rule->ra_kind, rule->ra_reg, rule->ra_off, 0, &ra);
 	if (stop)

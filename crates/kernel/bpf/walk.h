@@ -37,6 +37,7 @@ struct {
 #include "step.h"
 #include "ranges.h"
 #include "spaces.h"
+#include "area.h"
 #include "announced.h"
 
 /* Where nobody describes the code: the frame pointer, if what it says checks out. A guess, and marked. */
@@ -101,8 +102,10 @@ static __always_inline int fw_how(struct fw_walk *w)
 		int how = fw_find_announced(w, pc);
 
 		/* It is finished outside, which notes the frame itself. */
-		if (how == FW_STOP(FW_STOP_MAPS_BUSY))
+		if (how == FW_STOP(FW_STOP_MAPS_BUSY)) {
 			w->num_user--;
+			w->num_words--;
+		}
 		if (how != FW_GO)
 			return how;
 	}
@@ -133,8 +136,8 @@ __noinline int fw_look(struct fw_walk *w)
 		return FW_STOP(FW_STOP_LIMIT);
 	pc = w->pc;
 	find = pc - w->is_return;
-	at = w->num_kernel + w->num_user;
-	if (w->num_user >= w->limit || at >= FW_FRAMES)
+	at = w->num_words;
+	if (w->num_user >= w->limit || at >= FW_WORDS)
 		return FW_STOP(FW_STOP_LIMIT);
 	stop = fw_locate(w, find);
 	range = &w->ranges[w->last & (FW_RANGES - 1)];
@@ -155,11 +158,13 @@ __noinline int fw_look(struct fw_walk *w)
 	else
 		word |= pc & FW_FRAME_ADDRESS_MASK;
 	w->frames[at] = word;
+	w->num_words++;
 	w->num_user++;
 	if (stop)
 		return stop;
 	w->searching = 0;
 	w->unreadable = 0;
+	w->area.len = 0;
 	w->pieces = 0;
 	return fw_how(w);
 }
@@ -186,7 +191,7 @@ static __always_inline int fw_frame(struct fw_walk *w, bool sleepable)
 	int how = fw_look(w), next;
 
 	while (how == FW_MISS && can_loop) {
-		if (!fw_fetch_piece(w, sleepable)) {
+		if (w->area.len ? !fw_fetch_area(w, sleepable) : !fw_fetch_piece(w, sleepable)) {
 			if (w->may_defer)
 				return FW_STOP(FW_STOP_SECTION_UNREADABLE);
 			w->unreadable = 1;
@@ -221,6 +226,7 @@ static __always_inline void fw_begin(struct fw_walk *w, u32 limit)
 	fw_keep_ranges(w, task->mm);
 	fw_keep_sections(w, task->mm);
 	w->num_user = 0;
+	w->num_words = w->num_kernel;
 	w->window_len = 0;
 	w->num_switches = 0;
 	w->limit = limit;
@@ -260,6 +266,7 @@ static __always_inline u32 fw_run(struct fw_walk *w, bool sleepable)
 		fw_note_uses(w);
 	if (stop == FW_STOP(FW_STOP_NOT_CODE) && w->top && fw_in_exec()) {
 		w->num_user = 0;
+		w->num_words = w->num_kernel;
 		return FW_STOP_EXEC;
 	}
 	return stop ? stop - 1 : FW_STOP_LIMIT;

@@ -79,6 +79,8 @@ pub struct Counts {
     pub unreadable: u64,
     /// Lookups that met nonsense in an announced section.
     pub malformed_sections: u64,
+    /// Lookups in frame areas that changed again and again.
+    pub busy_areas: u64,
     /// Records that this side could not read.
     pub malformed: u64,
 }
@@ -377,7 +379,8 @@ impl Sampler {
             undeferred,
             full_objects,
             unreadable,
-            malformed_sections
+            malformed_sections,
+            busy_areas
         ))
     }
 }

@@ -52,6 +52,9 @@ pub enum FramePlace {
     Object(u32, u64),
     /// Any other user address.
     Address(u64),
+    /// The same, in code that a frame area describes: the number of its name ([`Record::Name`]; 0: none), and
+    /// whether it belongs to a run time.
+    Described(u64, u64, bool),
 }
 
 /// One frame.
@@ -66,19 +69,25 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// A user frame's word: origin 4 bits, object flag, return flag, then id and offset or address.
-    fn from_word(word: u64) -> Frame {
+    /// A user frame's words: origin 4 bits, object flag, return flag, then id and offset, or a flag and an address; where
+    /// the flag is set, the next word says more.
+    fn from_words(mut words: impl FnMut() -> Option<u64>) -> Option<Frame> {
+        let word = words()?;
         let origin = Origin::from_number((word >> 60) as u8).unwrap_or(Origin::FramePointer);
         let place = if word >> 59 & 1 == 1 {
             FramePlace::Object((word >> 38) as u32 & 0xf_ffff, word & ((1 << 38) - 1))
+        } else if word >> 57 & 1 == 1 {
+            let more = words()?;
+            let address = word & ((1 << 57) - 1);
+            FramePlace::Described(address, more & !(1 << 63), more >> 63 == 1)
         } else {
-            FramePlace::Address(word & ((1 << 58) - 1))
+            FramePlace::Address(word & ((1 << 57) - 1))
         };
-        Frame {
+        Some(Frame {
             place,
             origin,
             is_return_address: word >> 58 & 1 == 1,
-        }
+        })
     }
 }
 
@@ -166,6 +175,8 @@ pub enum Record {
     Registers(u64, Registers),
     /// A request for an object.
     Want(WantRecord),
+    /// The name of generated code, by the number that samples have after it.
+    Name(u64, Vec<u8>),
 }
 
 /// A bounded view of a record. No method can panic.
@@ -196,6 +207,7 @@ impl Record {
             types::fw_record_kind::FW_RECORD_STACK => stack(view).map(Record::Stack),
             types::fw_record_kind::FW_RECORD_REGISTERS => registers(view),
             types::fw_record_kind::FW_RECORD_WANT => want(view).map(Record::Want),
+            types::fw_record_kind::FW_RECORD_NAME => name(view),
             _ => None,
         }
     }
@@ -214,17 +226,21 @@ fn sample(view: Bytes<'_>) -> Option<SampleRecord> {
     let comm: [u8; 16] = view.array(at!(fw_sample.comm))?;
     let comm = comm.split(|byte| *byte == 0).next().unwrap_or_default();
     let mut frames = Vec::with_capacity(kernel + user);
-    for index in 0..kernel + user {
-        let word = view.u64(size_of::<types::fw_sample>() + index * 8)?;
-        frames.push(if index < kernel {
-            Frame {
-                place: FramePlace::Kernel(word),
-                origin: Origin::Kernel,
-                is_return_address: index > 0,
-            }
-        } else {
-            Frame::from_word(word)
+    let mut at = size_of::<types::fw_sample>();
+    let mut word = || {
+        let word = view.u64(at);
+        at += 8;
+        word
+    };
+    for index in 0..kernel {
+        frames.push(Frame {
+            place: FramePlace::Kernel(word()?),
+            origin: Origin::Kernel,
+            is_return_address: index > 0,
         });
+    }
+    for _ in 0..user {
+        frames.push(Frame::from_words(&mut word)?);
     }
     Some(SampleRecord {
         pid: view.u32(at!(fw_sample.pid))?,
@@ -265,6 +281,12 @@ fn registers(view: Bytes<'_>) -> Option<Record> {
         *value = view.u64(at!(fw_registers.values) + number * 8)?;
     }
     Some(Record::Registers(view.u64(at!(fw_registers.id))?, values))
+}
+
+fn name(view: Bytes<'_>) -> Option<Record> {
+    let len = view.u32(at!(fw_name.len))? as usize;
+    let bytes = view.0.get(at!(fw_name.bytes)..)?.get(..len)?;
+    Some(Record::Name(view.u64(at!(fw_name.number))?, bytes.into()))
 }
 
 fn want(view: Bytes<'_>) -> Option<WantRecord> {

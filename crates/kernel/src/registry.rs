@@ -105,7 +105,7 @@ pub struct Room {
     pub processes: u32,
     /// Their address spaces.
     pub spaces: u32,
-    /// Pages of 55 sections.
+    /// Pages of 45 sections.
     pub pages: u32,
 }
 

@@ -1,7 +1,7 @@
 //! How the walker learns what is known about a pc.
 
 use crate::{Origin, Stop};
-use framewalk_sframe::Unwind;
+use framewalk_sframe::{CallerRule, Unwind};
 
 /// What is known about one pc. The rows may be as wrong as their author liked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,15 @@ pub enum Says {
         /// The function is a signal trampoline: its caller was interrupted, not calling.
         signal: bool,
         /// Whose row it is; the caller's pc has this origin.
+        origin: Origin,
+    },
+    /// By this rule, on another stack: the CFA is what the rule computes plus `add` bytes, and may lie anywhere.
+    Switch {
+        /// The rule.
+        rule: CallerRule,
+        /// Bytes.
+        add: i32,
+        /// Whose rule it is; the caller's pc has this origin.
         origin: Origin,
     },
     /// Executable memory that nobody describes: the frame pointer may be tried.

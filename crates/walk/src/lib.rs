@@ -45,6 +45,6 @@ pub use code::{Code, Found, Says};
 pub use memory::Memory;
 pub use origin::Origin;
 pub use registers::Registers;
-pub use step::{MAX_FRAME_SIZE, MAX_SWITCHES, READS_PER_FRAME, Switches, guess, step};
+pub use step::{Between, MAX_FRAME_SIZE, MAX_SWITCHES, READS_PER_FRAME, Switches, guess, step};
 pub use stop::Stop;
 pub use walk::{Frame, Start, walk};

@@ -6,9 +6,12 @@
 
 mod claim;
 
-pub use claim::Claim;
+pub use claim::{Claim, What};
 
-use framewalk_announce::abi::{KIND_SECTION, MAX_SECTIONS, REGISTER, REPLACE, Refusal, UNREGISTER};
+use framewalk_announce::abi::{
+    KIND_AREA, KIND_SECTION, MAX_AREAS, MAX_SECTIONS, REGISTER, REPLACE, Refusal, UNREGISTER,
+};
+use framewalk_announce::area::layout::MAX_AREA;
 use framewalk_sframe::spec::Version;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,14 +19,14 @@ use std::ops::Range;
 /// Sections of all address spaces together, if nothing else is said: some 150 MB.
 pub const ROOM: usize = 1 << 20;
 
-/// A registered section.
+/// A registered section or frame area. (Where nothing else is said, "section" means both.)
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announced {
     /// Counted up by the registry: no two sections ever have the same one, not even copies of one.
     pub number: u64,
     /// What its announcer calls it by.
     pub key: u64,
-    /// The section.
+    /// What was registered.
     pub claim: Claim,
 }
 
@@ -50,8 +53,8 @@ pub struct Listed {
     pub address: u64,
     /// Bytes of the section.
     pub len: u32,
-    /// Version of the format.
-    pub version: Version,
+    /// Version of the format; none of a frame area.
+    pub version: Option<Version>,
 }
 
 /// What one address space holds.
@@ -128,10 +131,11 @@ impl Registry {
         kind_and_flags: u64,
         read: &mut dyn FnMut(u64, &mut [u8]) -> bool,
     ) -> Result<&Announced, Refusal> {
-        if kind_and_flags & !REPLACE != KIND_SECTION {
+        let kind = kind_and_flags & !REPLACE;
+        if kind != KIND_SECTION && kind != KIND_AREA {
             return Err(Refusal::Arguments);
         }
-        let claim = Claim::read(address, length, read)?;
+        let claim = Claim::read(key, address, length, kind, read)?;
         let replaced = |held: &Announced| kind_and_flags & REPLACE != 0 && held.key == key;
         let held = self.sections(pid);
         let gone = held.iter().filter(|held| replaced(held)).count();
@@ -144,6 +148,16 @@ impl Registry {
         }
         if held.len() - gone >= MAX_SECTIONS as usize || self.sections - gone >= self.room {
             return Err(Refusal::Quota);
+        }
+        if kind == KIND_AREA {
+            let stay = held.iter().filter(|held| !replaced(held));
+            let areas = stay.filter(|held| matches!(held.claim.what, What::Area(_)));
+            let (count, bytes) = areas.fold((0, 0), |(count, bytes), area| {
+                (count + 1, bytes + u64::from(area.claim.len))
+            });
+            if count >= MAX_AREAS || bytes + length > MAX_AREA {
+                return Err(Refusal::Quota);
+            }
         }
         let number = self.next_number();
         self.sections = self.sections - gone + 1;
@@ -253,7 +267,7 @@ impl Registry {
                 key: held.key,
                 address: held.claim.address,
                 len: held.claim.len,
-                version: held.claim.header.version,
+                version: held.claim.what.version(),
             });
             (pid, listed.collect::<Vec<_>>())
         };

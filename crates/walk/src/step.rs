@@ -8,17 +8,26 @@ use framewalk_sframe::{CallerRule, Cfa, Rule};
 
 /// The largest frame: a CFA further above the stack pointer is taken for nonsense.
 pub const MAX_FRAME_SIZE: u64 = 1 << 26;
-/// How often one walk may leave the stack upwards rule behind, below signal handlers that ran on
-/// a stack of their own (sigaltstack(2)).
-pub const MAX_SWITCHES: usize = 8;
+/// How often one walk may leave the stack upwards rule behind: below signal handlers that ran on a stack of their own
+/// (sigaltstack(2)), and where generated code says that it changes stacks.
+pub const MAX_SWITCHES: usize = 64;
 /// Words read from the walked process per frame, at most: CFA, return address, frame pointer.
 pub const READS_PER_FRAME: usize = 3;
 
 /// The switches of stack in one walk: what keeps a hostile chain of signal frames from looping.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Switches {
     taken: [(u64, u64); MAX_SWITCHES],
     count: usize,
+}
+
+impl Default for Switches {
+    fn default() -> Switches {
+        Switches {
+            taken: [(0, 0); MAX_SWITCHES],
+            count: 0,
+        }
+    }
 }
 
 impl Switches {
@@ -34,11 +43,22 @@ impl Switches {
     }
 }
 
-/// The caller's registers by a row's rule. `signal`: the row belongs to a signal trampoline.
+/// What lies between a frame and its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Between {
+    /// A call: the caller's frame is above, on the same stack.
+    Call,
+    /// A signal: the frame is its trampoline, and the caller may have another stack.
+    Signal,
+    /// A call that changed stacks; so many bytes are to be added to the CFA.
+    Switch(i32),
+}
+
+/// The caller's registers by a row's rule.
 pub fn step<M: Memory + ?Sized>(
     frame: &Registers,
     rule: &CallerRule,
-    signal: bool,
+    between: Between,
     switches: &mut Switches,
     memory: &mut M,
 ) -> Result<Registers, Stop> {
@@ -52,13 +72,17 @@ pub fn step<M: Memory + ?Sized>(
         Cfa::Value(base, offset) => add(frame.get(base)?, offset).ok_or(Stop::CfaBad)?,
         Cfa::At(base, offset) => read(add(frame.get(base)?, offset))?,
     };
+    let cfa = match between {
+        Between::Switch(more) => add(cfa, more).ok_or(Stop::CfaBad)?,
+        _ => cfa,
+    };
     // Nothing of the topmost frame is on the stack where its return address is in a register: vfork(3)
     // keeps it there across the system call.
     let on_stack = match rule.ra {
         Rule::Value(..) if frame.full.is_some() && cfa == frame.sp => Ok(()),
         _ => check_cfa(frame.sp, cfa),
     };
-    if !signal || cfa % AMD64.word != 0 || cfa >= AMD64.user_end {
+    if between == Between::Call || cfa % AMD64.word != 0 || cfa >= AMD64.user_end {
         on_stack?;
     }
     let mut value = |rule| match rule {

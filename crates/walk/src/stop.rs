@@ -76,6 +76,8 @@ stops! {
     Exec = 20, "exec", "the thread was in execve, between two programs";
     /// The announced section could not be read without waiting for a page.
     SectionUnreadable = 21, "section-unreadable", "the announced section could not be read";
+    /// A frame area says that nobody can tell where the caller is.
+    Opaque = 22, "opaque", "generated code whose caller cannot be told, as it says itself";
 }
 
 impl Stop {

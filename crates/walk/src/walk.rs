@@ -1,6 +1,6 @@
 //! A whole walk: find, step, deliver, until something ends it.
 
-use crate::{Code, Memory, Origin, Registers, Says, Stop, Switches, guess, step};
+use crate::{Between, Code, Memory, Origin, Registers, Says, Stop, Switches, guess, step};
 use framewalk_sframe::Unwind;
 
 /// Where a walk begins.
@@ -78,7 +78,21 @@ pub fn walk<M: Memory + ?Sized, C: Code + ?Sized>(
                 unwind: Unwind::Caller(rule),
                 signal,
                 ..
-            } => step(&registers, &rule, signal, &mut switches, memory),
+            } => {
+                let between = if signal {
+                    Between::Signal
+                } else {
+                    Between::Call
+                };
+                step(&registers, &rule, between, &mut switches, memory)
+            }
+            Says::Switch { rule, add, .. } => step(
+                &registers,
+                &rule,
+                Between::Switch(add),
+                &mut switches,
+                memory,
+            ),
             Says::Undescribed => guess(&registers, code, memory),
             Says::Stop(stop) => Err(stop),
         };
@@ -88,6 +102,7 @@ pub fn walk<M: Memory + ?Sized, C: Code + ?Sized>(
         };
         (origin, is_return_address) = match found.says {
             Says::Row { origin, signal, .. } => (origin, !signal),
+            Says::Switch { origin, .. } => (origin, true),
             _ => (Origin::FramePointer, true),
         };
     }

@@ -1,7 +1,9 @@
 //! Machine states, told one by one: what is in the registers and on the stack, and what follows.
 
 use framewalk_sframe::{CallerRule, Cfa, Register, Rule, Unwind};
-use framewalk_walk::{Found, MAX_FRAME_SIZE, Origin, Registers, Says, Start, Stop, walk};
+use framewalk_walk::{
+    Found, MAX_FRAME_SIZE, MAX_SWITCHES, Origin, Registers, Says, Start, Stop, walk,
+};
 use std::collections::BTreeMap;
 
 const RAX: Register = Register(0);
@@ -223,7 +225,7 @@ fn signal_frames_that_point_at_each_other_end() {
         process = process.word(sp, sp - 0x100).word(sp + 8, 0x1001);
     }
     let (frames, stop) = process.walk(0x1000, 0x7_0000, 0);
-    assert_eq!((frames.len(), stop), (9, Stop::CfaNotAbove));
+    assert_eq!((frames.len(), stop), (MAX_SWITCHES + 1, Stop::CfaNotAbove));
 }
 
 #[test]

@@ -17,8 +17,8 @@ use core::ops::Range;
 /// Reads memory of an area: all of `into`, from so many bytes after its start on, or false.
 pub type Read<'a> = dyn FnMut(u64, &mut [u8]) -> bool + 'a;
 
-/// Reads of one lookup at most: header and index, two chains, and the confirmation.
-pub const MAX_READS: u32 = 2 + 2 * MAX_HOPS + 3;
+/// Reads of one lookup at most: four tries of header and index, two chains, and the confirmation.
+pub const MAX_READS: u32 = 4 * (2 + 2 * MAX_HOPS + 2);
 /// ELF's number of this machine (AMD64), whose psABI the rules mean.
 pub const MACHINE: u16 = 62;
 /// Bytes of a word of the stack.
@@ -347,6 +347,11 @@ impl Found {
         self.slot.map(|_| self.offset)
     }
 
+    /// Bytes of the function; 0 where only the default rule holds.
+    pub fn size(&self) -> u32 {
+        self.entry.size
+    }
+
     /// The code belongs to a language's run time.
     pub fn is_runtime(&self) -> bool {
         self.flags() & RUNTIME != 0
@@ -436,6 +441,9 @@ fn lower(how: u32, rule: [u32; 2], offset: u32, heap_at: u64, heap: u64) -> Opti
         return None;
     }
     if kind != FIXED && kind != STACK_SWITCH && kind != ROWS && rule != [0, 0] {
+        return None;
+    }
+    if kind == STACK_SWITCH && flags & SIGNAL != 0 {
         return None;
     }
     let lowered = match kind {

@@ -233,8 +233,9 @@ impl Keeper {
             .collect()
     }
 
+    /// Frame areas are made to change.
     fn may_be_read(&self, section: &Section) -> bool {
-        !section.quarantined && section.length <= MAX_SECTION
+        !section.quarantined && !section.area && section.length <= MAX_SECTION
     }
 
     /// Takes in what a section is now. True if it was another before.
@@ -262,8 +263,10 @@ impl Keeper {
 
     fn count_in(&self, space: u64, sections: &[Section], tally: &mut Tally) {
         let known = self.known.get(&space);
-        tally.sections += sections.len();
-        for section in sections.iter().filter(|section| !section.quarantined) {
+        let watched = |section: &&Section| !section.area;
+        tally.sections += sections.iter().filter(watched).count();
+        let used = sections.iter().filter(|section| !section.quarantined);
+        for section in used.filter(watched) {
             match known.and_then(|known| known.get(&section.number)) {
                 Some(Known { hash: Some(_), .. }) => {}
                 Some(Known { hash: None, .. }) => tally.unreadable += 1,

@@ -184,6 +184,7 @@ mod tests {
             address: 0,
             length: 0,
             number: 0,
+            area: false,
             version: 3,
             functions: 1,
             rows: 1,

@@ -189,7 +189,8 @@ struct Store {
 
 impl Store {
     fn add(&mut self, sample: Sample) {
-        let generated = |frame: &Frame| matches!(frame.place, Place::Anonymous(_));
+        let generated =
+            |frame: &Frame| matches!(frame.place, Place::Anonymous(_) | Place::Described { .. });
         if sample.frames.iter().any(generated) {
             self.perf_maps.meet(sample.pid);
         }

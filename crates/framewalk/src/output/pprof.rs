@@ -235,7 +235,7 @@ impl Builder<'_> {
                 (mapping, mapping * MAPPING_SIZE + offset % MAPPING_SIZE)
             }
             Place::Kernel(address) => (self.mapping(None), address),
-            Place::Anonymous(address) => (0, address),
+            Place::Anonymous(address) | Place::Described { address, .. } => (0, address),
         };
         let view = self.view;
         let functions = view.symbols.numbered(frame).rev();

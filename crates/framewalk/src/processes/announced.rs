@@ -4,10 +4,15 @@
 //! or is not what its header said, says nothing and is counted; then the mapped object's table is asked as
 //! if nothing had been announced.
 
+mod areas;
+
+use super::Generated;
+use crate::sample::Place;
 use ahash::RandomState;
+use areas::Area;
 use framewalk_sframe::Section;
-use framewalk_walk::registry::{Announced, Claim, find};
-use framewalk_walk::{Origin, Says};
+use framewalk_walk::registry::{Announced, Claim, What, find};
+use framewalk_walk::{Found, Origin, Says};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
@@ -31,6 +36,8 @@ pub struct SectionCopies {
     room: usize,
     hasher: RandomState,
     failures: Failures,
+    /// Names that frame areas have for code: walks find these, samples are to have [`super::Objects::generated`]'s.
+    pub names: Generated,
 }
 
 /// What went wrong with announced sections.
@@ -42,6 +49,8 @@ pub struct Failures {
     pub too_large: u64,
     /// Lookups that met malformed data.
     pub malformed: u64,
+    /// Lookups in frame areas that changed again and again.
+    pub busy: u64,
 }
 
 #[derive(Debug)]
@@ -63,6 +72,7 @@ impl Default for SectionCopies {
             room: MAX_COPIES,
             hasher: RandomState::new(),
             failures: Failures::default(),
+            names: Generated::default(),
         }
     }
 }
@@ -71,7 +81,9 @@ impl SectionCopies {
     /// Reads a section now, while its process is there, if it was not read before.
     pub fn load(&mut self, pid: u32, announced: &Announced, read: &mut MemoryRead) {
         let number = announced.number;
-        if !self.copies.contains_key(&number) {
+        if matches!(announced.claim.what, What::Section { .. })
+            && !self.copies.contains_key(&number)
+        {
             let copy = self.copy(pid, &announced.claim, read);
             self.bytes += copy.len();
             self.copies.insert(number, copy);
@@ -116,8 +128,10 @@ impl SectionCopies {
             self.failures.too_large += 1;
         } else if let Some(mut bytes) = read_section(claim, read) {
             copy.hash = self.hasher.hash_one(&bytes);
-            if let Some(header) = bytes.first_chunk_mut() {
-                *header = claim.first_bytes;
+            if let (Some(header), What::Section { first_bytes, .. }) =
+                (bytes.first_chunk_mut(), &claim.what)
+            {
+                *header = *first_bytes;
             }
             copy.bytes = Some(bytes);
         } else {
@@ -173,6 +187,10 @@ impl Failures {
                 self.malformed,
                 "times malformed data in announced sections was met",
             ),
+            (
+                self.busy,
+                "lookups in frame areas were overtaken by changes",
+            ),
         ];
         let some = counts.into_iter().filter(|&(count, _)| count > 0);
         some.map(|(count, what)| format!("{count} {what}"))
@@ -217,10 +235,25 @@ pub struct AnnouncedCode<'a> {
 }
 
 impl AnnouncedCode<'_> {
-    /// How to go on from a pc; `None` where nothing was announced that says it.
-    pub fn find(&mut self, pc: u64) -> Option<Says> {
+    /// How to go on from a pc, and what it is called; `None` where nothing was announced that says it.
+    pub fn find(&mut self, pc: u64) -> Option<Found<Option<Place>>> {
         let announced = find(self.sections, pc)?;
-        self.copies.says(self.pid, announced, pc, &mut *self.read)
+        match &announced.claim.what {
+            What::Section { .. } => {
+                let says = self.copies.says(self.pid, announced, pc, &mut *self.read)?;
+                Some(Found { place: None, says })
+            }
+            What::Area(geometry) => {
+                let area = Area {
+                    address: announced.claim.address,
+                    geometry,
+                };
+                let SectionCopies {
+                    names, failures, ..
+                } = &mut *self.copies;
+                area.find(pc, names, failures, &mut *self.read)
+            }
+        }
     }
 }
 

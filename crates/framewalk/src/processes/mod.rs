@@ -2,6 +2,7 @@
 
 mod announced;
 mod current;
+mod generated;
 mod image;
 mod mapped_file;
 mod mappings;
@@ -15,6 +16,7 @@ mod walker;
 
 pub use announced::{AnnouncedCode, Failures, MemoryRead, SectionCopies};
 pub use current::CurrentMappings;
+pub use generated::Generated;
 pub use image::Lack;
 pub(crate) use mappings::NewMapping;
 pub use mappings::{Backing, Mapping, Mappings};

@@ -1,6 +1,6 @@
 //! Every mapped file met while recording, once.
 
-use super::image;
+use super::{Generated, image};
 use crate::sample::ObjectId;
 use std::collections::HashMap;
 use std::fs::File;
@@ -41,12 +41,14 @@ struct Identity {
     mtime: (i64, i64),
 }
 
-/// The objects met so far. They stay open: a descriptor each.
+/// What code was met so far: objects, which stay open (a descriptor each), and generated code.
 #[derive(Debug, Default)]
 pub struct Objects {
     objects: Vec<Object>,
     files: HashMap<Identity, ObjectId>,
     vdso: Option<ObjectId>,
+    /// Names of code that is in no file.
+    pub generated: Generated,
 }
 
 impl Objects {

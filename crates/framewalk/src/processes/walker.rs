@@ -66,14 +66,18 @@ impl Code for ProcessCode<'_> {
             };
         };
         let announced = self.announced.as_mut().and_then(|code| code.find(pc));
-        let says = announced.unwrap_or_else(|| match mapping.backing {
+        if let Some(Found { place, says }) = announced {
+            let place = place.unwrap_or_else(|| mapping.place(pc));
+            return Found { place, says };
+        }
+        let says = match mapping.backing {
             Backing::Object(id) => self
                 .tables
                 .get(id, self.objects)
                 .find(mapping.file_offset(pc)),
             Backing::Anonymous => Says::Undescribed,
             Backing::Gone => Says::Stop(Stop::ObjectGone),
-        });
+        };
         Found {
             place: mapping.place(pc),
             says,
@@ -137,6 +141,11 @@ pub fn walk_process(
             Place::Object(id, offset) => {
                 Place::Object(id, offset.wrapping_add(frame.is_return_address.into()))
             }
+            Place::Described { name, runtime, .. } => Place::Described {
+                address: frame.pc,
+                name,
+                runtime,
+            },
             Place::Anonymous(_) | Place::Kernel(_) => Place::Anonymous(frame.pc),
         };
         let (origin, is_return_address) = (frame.origin, frame.is_return_address);

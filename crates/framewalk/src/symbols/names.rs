@@ -27,7 +27,7 @@ pub(super) struct Named {
 }
 
 impl Named {
-    fn new(name: &str) -> Named {
+    pub(super) fn new(name: &str) -> Named {
         Named {
             name: clean(name),
             source: None,

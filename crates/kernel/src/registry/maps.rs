@@ -11,7 +11,7 @@ use std::path::Path;
 /// How often a space that is being changed is read again.
 const TRIES: usize = 1000;
 /// `FW_LAYOUT` of `bpf/shared.h`.
-const LAYOUT: u64 = 1;
+const LAYOUT: u64 = 2;
 
 /// A registered section.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct Section {
     pub length: u32,
     /// No other registration has it.
     pub number: u64,
+    /// It is a frame area, which has no version, and no functions or rows that could be counted.
+    pub area: bool,
     /// Version of the format.
     pub version: u8,
     /// Functions, by its header.
@@ -331,6 +333,7 @@ fn section(bytes: &[u8]) -> Option<Section> {
         address: field!(bytes, u64, fw_section.address),
         length: field!(bytes, u32, fw_section.length),
         number: field!(bytes, u64, fw_section.number),
+        area: field!(bytes, u8, fw_section.area) != 0,
         version: field!(bytes, u8, fw_section.version),
         functions: field!(bytes, u32, fw_section.functions),
         rows: field!(bytes, u32, fw_section.rows),

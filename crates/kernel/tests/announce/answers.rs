@@ -111,7 +111,7 @@ fn every_errno(stage: &mut Stage, actor: &mut Actor, version: u8) {
     };
 
     // 1 and 2, arguments.
-    for how in [1, 2, KIND_SECTION | 0x200, REPLACE | 1, 1 << 32, u64::MAX] {
+    for how in [2, KIND_SECTION | 0x200, REPLACE | 2, 1 << 32, u64::MAX] {
         refused(stage, "kind", call(1, AT, length, how), EINVAL);
     }
     for (address, length) in [

@@ -604,7 +604,7 @@ pub(crate) fn listed(space: &Space) -> Vec<Listed> {
         key: section.key,
         address: section.address,
         len: section.length,
-        version: Version(section.version),
+        version: (!section.area).then_some(Version(section.version)),
     });
     sections.collect()
 }

@@ -11,9 +11,9 @@
 use super::rows::{RawRow, RawRows, Rows};
 use crate::bytes::{Bytes, Width};
 use crate::error::{Error, Fault};
-use crate::layout::{Attribute, Layout, Machine};
+use crate::layout::{Arch, Attribute, Layout, Machine, layout};
 use crate::row::{Row, Unwind};
-use crate::spec::func_info;
+use crate::spec::{Version, func_info};
 
 /// How a pc is compared with the starts of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,7 +68,7 @@ impl<'a> Format<'a> {
         &self,
         index: u32,
         start: u64,
-        mut entry: Bytes<'a>,
+        mut entry: Bytes<'_>,
         fault: &mut dyn FnMut(Fault),
     ) -> Option<Function<'a>> {
         entry.skip(usize::from(self.layout.start_size))?;
@@ -150,6 +150,34 @@ impl<'a> Format<'a> {
 }
 
 impl<'a> Function<'a> {
+    /// A function that stands alone, outside of any section: the attribute and the rows that V3 has for it. It starts at
+    /// 0 and has `size` bytes of code.
+    pub fn alone(arch: Arch, size: u32, bytes: &'a [u8]) -> Result<Function<'a>, Error> {
+        let nothing = Error::function(0, Fault::IndexCut);
+        let machine = arch.machine();
+        let format = Format {
+            layout: layout(Version::V3).ok_or(nothing)?,
+            machine,
+            fixed_ra: machine.fixed_ra,
+            rows: Bytes::new(bytes, machine.big_endian),
+        };
+        let mut entry = [0; 16];
+        let sized = match machine.big_endian {
+            true => size.to_be_bytes(),
+            false => size.to_le_bytes(),
+        };
+        entry[8..12].copy_from_slice(&sized);
+        let entry = Bytes::new(&entry, machine.big_endian);
+        let mut first = None;
+        let function = format.function(0, 0, entry, &mut |fault| {
+            first.get_or_insert(fault);
+        });
+        match (function, first) {
+            (Some(function), None) => Ok(function),
+            (_, fault) => Err(fault.map_or(nothing, |fault| Error::function(0, fault))),
+        }
+    }
+
     /// Its last address plus one; saturates where that wraps.
     pub fn end(&self) -> u64 {
         self.start.saturating_add(u64::from(self.size))

@@ -1,6 +1,9 @@
-//! What a section claims about itself: read once when it is registered, never believed further than checked.
+//! What a section or a frame area claims about itself: read once when it is registered, never believed further
+//! than checked.
 
-use framewalk_announce::abi::{Refusal, USER_END};
+use framewalk_announce::abi::{KIND_AREA, Refusal, USER_END};
+use framewalk_announce::area::layout::GEOMETRY_SIZE;
+use framewalk_announce::area::observe::Geometry;
 use framewalk_sframe::Header;
 use framewalk_sframe::spec::{Abi, Flag, HEADER_SIZE, MAGIC, Version};
 use std::ops::Range;
@@ -8,26 +11,52 @@ use std::ops::Range;
 /// Bytes of the largest index entry (V2).
 const MAX_ENTRY: usize = 20;
 
-/// An SFrame section in the memory of a process, as its header and two index entries describe it.
+/// What a process registered: unwind data in its memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// First byte of the section (user address space).
+    /// Its first byte (user address space).
     pub address: u64,
     /// Its bytes.
     pub len: u32,
-    /// From the first function's start to the last one's end (user address space).
+    /// The code that it is about: of a section from the first function's start to the last one's end (user address
+    /// space).
     pub text: Range<u64>,
-    /// What the header says.
-    pub header: Header,
-    /// The header as it was; whoever reads the section later puts it in place of what stands there then.
-    pub first_bytes: [u8; HEADER_SIZE],
+    /// What kind it is, and what was read of it.
+    pub what: What,
+}
+
+/// What was read of it when it was registered, and is never read again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// An SFrame section.
+    Section {
+        /// What the header says.
+        header: Header,
+        /// The header as it was; whoever reads the section later puts it in place of what stands there then.
+        first_bytes: [u8; HEADER_SIZE],
+    },
+    /// A frame area.
+    Area(Geometry),
+}
+
+impl What {
+    /// The version of the section; none of an area.
+    pub fn version(&self) -> Option<Version> {
+        match self {
+            What::Section { header, .. } => Some(header.version),
+            What::Area(_) => None,
+        }
+    }
 }
 
 impl Claim {
-    /// Checks 2 to 10 of docs/abi.md, in their order. It reads the header and two index entries, each once.
+    /// Checks 2 to 10 of docs/abi.md, in their order. Of a section it reads the header and two index entries, of an
+    /// area the part of the header that never changes; each once. `kind` is known.
     pub fn read(
+        key: u64,
         address: u64,
         length: u64,
+        kind: u64,
         read: &mut dyn FnMut(u64, &mut [u8]) -> bool,
     ) -> Result<Claim, Refusal> {
         let end = address.checked_add(length).filter(|&end| end <= USER_END);
@@ -35,6 +64,44 @@ impl Claim {
         if address == 0 || len == 0 || end.is_none() {
             return Err(Refusal::Arguments);
         }
+        match kind {
+            KIND_AREA => Claim::of_area(key, address, len, read),
+            _ => Claim::of_section(address, len, read),
+        }
+    }
+
+    fn of_area(
+        key: u64,
+        address: u64,
+        len: u32,
+        read: &mut dyn FnMut(u64, &mut [u8]) -> bool,
+    ) -> Result<Claim, Refusal> {
+        let mut bytes = [0; GEOMETRY_SIZE as usize];
+        if u64::from(len) < GEOMETRY_SIZE {
+            return Err(Refusal::Malformed);
+        }
+        if !read(address, &mut bytes) {
+            return Err(Refusal::Unreadable);
+        }
+        let geometry = Geometry::parse(&bytes, len.into())?;
+        // Whoever finds the area without having heard the call has to know it by the same key.
+        if geometry.key != key {
+            return Err(Refusal::Malformed);
+        }
+        Ok(Claim {
+            address,
+            len,
+            text: geometry.text.clone(),
+            what: What::Area(geometry),
+        })
+    }
+
+    fn of_section(
+        address: u64,
+        len: u32,
+        read: &mut dyn FnMut(u64, &mut [u8]) -> bool,
+    ) -> Result<Claim, Refusal> {
+        let length = u64::from(len);
         if (len as usize) < HEADER_SIZE {
             return Err(Refusal::Malformed);
         }
@@ -74,8 +141,10 @@ impl Claim {
             address,
             len,
             text,
-            header,
-            first_bytes,
+            what: What::Section {
+                header,
+                first_bytes,
+            },
         })
     }
 }

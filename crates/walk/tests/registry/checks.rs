@@ -87,7 +87,7 @@ fn breaks() -> Vec<(u32, Refusal, Vec<Named>)> {
             1,
             Arguments,
             vec![
-                ("kind 1", |c| c.kind_and_flags |= 1),
+                ("kind 2", |c| c.kind_and_flags |= 2),
                 ("kind 0xff", |c| c.kind_and_flags |= 0xff),
                 ("flag 0x200", |c| c.kind_and_flags |= 0x200),
                 ("flag 2^63", |c| c.kind_and_flags |= 1 << 63),

@@ -2,7 +2,7 @@
 
 use super::memory::{Process, SORTED, Section};
 use framewalk_announce::abi::{MAX_SECTIONS, REPLACE, Refusal};
-use framewalk_walk::registry::Registry;
+use framewalk_walk::registry::{Registry, What};
 
 /// Registers a section whose text is at `start`.
 fn register(registry: &mut Registry, pid: u32, key: u64, start: u64) -> Result<u64, Refusal> {
@@ -162,9 +162,16 @@ fn a_copy_of_the_header_is_kept() {
     let held = registry
         .register(1, 1, 0x100_0000, bytes.len() as u64, 0, &mut read)
         .unwrap();
-    assert_eq!(held.claim.first_bytes[..], bytes[..28]);
+    let What::Section {
+        header,
+        first_bytes,
+    } = &held.claim.what
+    else {
+        panic!("{held:?}");
+    };
+    assert_eq!(first_bytes[..], bytes[..28]);
     assert_eq!(
-        (held.claim.header.functions, held.claim.text.clone()),
+        (header.functions, held.claim.text.clone()),
         (2, 0x1000..0x2010)
     );
     assert_eq!(

@@ -30,6 +30,8 @@ pub(super) struct Process {
 pub(super) enum Source {
     /// The process announced it.
     Announced,
+    /// The process announced a frame area, which describes code as it is generated.
+    Area,
     /// The `.sframe` of a mapped file.
     File,
     /// The `.eh_frame` of a mapped file.
@@ -40,6 +42,7 @@ impl Source {
     pub(super) fn name(self) -> &'static str {
         match self {
             Source::Announced => "announced",
+            Source::Area => "frame-area",
             Source::File => "file",
             Source::Converted => "converted",
         }
@@ -208,7 +211,10 @@ impl Lister<'_> {
 fn announced(section: Section, changed: &HashMap<u64, bool>) -> Listed {
     Listed {
         text: section.text.clone(),
-        source: Source::Announced,
+        source: match section.area {
+            true => Source::Area,
+            false => Source::Announced,
+        },
         version: section.version,
         functions: section.functions,
         rows: section.rows.into(),

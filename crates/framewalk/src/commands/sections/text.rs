@@ -1,6 +1,6 @@
 //! The table that people read.
 
-use super::list::{Listed, Process};
+use super::list::{Listed, Process, Source};
 use crate::agent::Holder;
 use crate::symbols::clean;
 use std::io::{self, Write};
@@ -105,14 +105,19 @@ fn row(listed: &Listed) -> Cells {
         None => "?".to_string(),
         Some(is) => yes_no(is),
     });
+    // What an area holds changes while one looks.
+    let of_section = |number: u64| match listed.source {
+        Source::Area => none(),
+        _ => number.to_string(),
+    };
     let number = |number: Option<u64>| number.map_or_else(none, |number| number.to_string());
     [
         format!("{:x}-{:x}", listed.text.start, listed.text.end),
         listed.source.name().to_string(),
         section.map_or_else(none, |section| format!("{:#x}", section.key)),
-        listed.version.to_string(),
-        listed.functions.to_string(),
-        listed.rows.to_string(),
+        of_section(listed.version.into()),
+        of_section(listed.functions.into()),
+        of_section(listed.rows),
         section.map_or_else(none, |section| yes_no(section.writable)),
         changed.unwrap_or_else(none),
         number(section.map(|section| section.frames)),

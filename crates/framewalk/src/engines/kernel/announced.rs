@@ -3,6 +3,7 @@
 
 use crate::agent;
 use crate::processes::{AnnouncedCode, SectionCopies};
+use framewalk_announce::abi::{KIND_AREA, KIND_SECTION};
 use framewalk_kernel::{Hook, Registry, RegistryMaps};
 use framewalk_walk::registry::{Announced, Claim};
 use std::collections::HashMap;
@@ -65,7 +66,13 @@ impl Announcements {
             let Ok(memory) = memory else { break };
             let mut read = |at: u64, into: &mut [u8]| memory.read_exact_at(into, at).is_ok();
             // Read again, so checked again: it has to be what the kernel was told.
-            let claim = Claim::read(section.address, section.length.into(), &mut read);
+            let kind = if section.area {
+                KIND_AREA
+            } else {
+                KIND_SECTION
+            };
+            let length = section.length.into();
+            let claim = Claim::read(section.key, section.address, length, kind, &mut read);
             let Some(claim) = claim.ok().filter(|claim| claim.text == section.text) else {
                 continue;
             };

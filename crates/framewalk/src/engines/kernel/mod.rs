@@ -12,7 +12,7 @@ mod unfinished;
 
 use super::{Counts, Engine, Settings, Target, Unavailable};
 use crate::processes::{Backing, Device, NewMapping, Objects};
-use crate::sample::{Frame, ObjectId, Place, Sample};
+use crate::sample::{Frame, GeneratedName, ObjectId, Place, Sample};
 use announced::Announcements;
 use clock::Clock;
 use following::Following;
@@ -46,8 +46,12 @@ struct KernelEngine {
     linked: HashMap<u64, Vec<SampleRecord>>,
     /// Objects that the kernel asked for when their process was gone already, and when.
     unanswered: Vec<(u64, Key)>,
+    /// Names of generated code, by the numbers that samples have.
+    names: Names,
     gone: u64,
 }
+
+type Names = HashMap<u64, GeneratedName>;
 
 /// Opens the engine on a target.
 pub(super) fn open(
@@ -89,6 +93,7 @@ pub(super) fn open(
         announcements,
         linked: HashMap::new(),
         unanswered: Vec::new(),
+        names: Names::new(),
         gone: 0,
     }))
 }
@@ -134,6 +139,11 @@ impl KernelEngine {
             Record::Want(want) => self.want(&want, objects),
             Record::Stack(stack) => self.unfinished.stack(stack),
             Record::Registers(id, values) => self.unfinished.registers(id, values),
+            Record::Name(number, name) => {
+                if let Some(name) = objects.generated.add(&name) {
+                    self.names.insert(number, name);
+                }
+            }
             Record::Sample(sample) if sample.linked => {
                 self.linked.entry(sample.id).or_default().push(sample);
             }
@@ -141,10 +151,10 @@ impl KernelEngine {
                 let ticks = self.linked.remove(&sample.id).unwrap_or_default();
                 if matches!(sample.stop, Stop::TablePending | Stop::MapsBusy) {
                     if let Some(sample) = self.unfinished.sample(sample, ticks) {
-                        sink(convert(&sample));
+                        sink(convert(&sample, &self.names));
                     }
                 } else {
-                    deliver(convert(&sample), &ticks, sink);
+                    deliver(convert(&sample, &self.names), &ticks, &self.names, sink);
                 }
             }
         }
@@ -219,6 +229,7 @@ impl KernelEngine {
                 tables,
                 announcements,
                 self.settings.max_frames,
+                &self.names,
                 sink,
             );
         }
@@ -300,10 +311,11 @@ impl Engine for KernelEngine {
             tables,
             &mut self.announcements,
             self.settings.max_frames,
+            &self.names,
             sink,
         );
         for sample in self.linked.drain().flat_map(|(_, samples)| samples) {
-            sink(convert(&sample));
+            sink(convert(&sample, &self.names));
         }
         let counts = self.sampler.counts()?;
         let mut notes = self.registry.tables.notes(objects);
@@ -321,6 +333,16 @@ impl Engine for KernelEngine {
             if count > 0 {
                 notes.push(format!("{count} lookups in announced sections {what}"));
             }
+        }
+        if counts.busy_areas > 0 {
+            let busy = counts.busy_areas;
+            notes.push(format!(
+                "{busy} lookups in frame areas were overtaken by changes"
+            ));
+        }
+        if objects.generated.lost > 0 {
+            let lost = objects.generated.lost;
+            notes.push(format!("{lost} names of generated code found no room"));
         }
         if counts.undeferred > 0 {
             let undeferred = counts.undeferred;
@@ -344,13 +366,13 @@ impl Engine for KernelEngine {
 }
 
 /// Hands a sample over, and once more for each tick that shares its user stack.
-fn deliver(sample: Sample, ticks: &[SampleRecord], sink: &mut dyn FnMut(Sample)) {
+fn deliver(sample: Sample, ticks: &[SampleRecord], names: &Names, sink: &mut dyn FnMut(Sample)) {
     for tick in ticks {
         let user = sample
             .frames
             .iter()
             .filter(|frame| frame.origin != Origin::Kernel);
-        let mut twin = convert(tick);
+        let mut twin = convert(tick, names);
         twin.frames.extend(user);
         twin.stop = sample.stop;
         sink(twin);
@@ -358,12 +380,17 @@ fn deliver(sample: Sample, ticks: &[SampleRecord], sink: &mut dyn FnMut(Sample))
     sink(sample);
 }
 
-fn convert(record: &SampleRecord) -> Sample {
+fn convert(record: &SampleRecord, names: &Names) -> Sample {
     let frame = |frame: &kernel::Frame| Frame {
         place: match frame.place {
             FramePlace::Kernel(address) => Place::Kernel(address),
             FramePlace::Object(number, offset) => Place::Object(ObjectId(number), offset),
             FramePlace::Address(address) => Place::Anonymous(address),
+            FramePlace::Described(address, name, runtime) => Place::Described {
+                address,
+                name: names.get(&name).copied(),
+                runtime,
+            },
         },
         origin: frame.origin,
         is_return_address: frame.is_return_address,

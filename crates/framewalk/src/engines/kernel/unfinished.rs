@@ -2,7 +2,7 @@
 
 use super::super::rings::tracked::Tracked;
 use super::announced::Announcements;
-use super::{convert, deliver};
+use super::{Names, convert, deliver};
 use crate::processes::{Mappings, Objects, ProcessCode, StackCopy, Tables, finish};
 use crate::sample::Sample;
 use framewalk_kernel::{SampleRecord, StackRecord};
@@ -102,14 +102,15 @@ impl Unfinished {
         tables: &mut Tables,
         announcements: &mut Announcements,
         limit: usize,
+        names: &Names,
         sink: &mut dyn FnMut(Sample),
     ) {
         for (waiting, mappings, announced) in std::mem::take(&mut self.placed) {
             self.release(&waiting.pieces);
-            let mut sample = convert(&waiting.sample);
+            let mut sample = convert(&waiting.sample, names);
             if mappings.iter().next().is_none() {
                 sample.stop = Stop::ObjectGone;
-                deliver(sample, &waiting.ticks, sink);
+                deliver(sample, &waiting.ticks, names, sink);
                 continue;
             }
             let resume = waiting.sample.resume;
@@ -151,7 +152,7 @@ impl Unfinished {
                 limit.saturating_sub(known),
                 &mut sample.frames,
             );
-            deliver(sample, &waiting.ticks, sink);
+            deliver(sample, &waiting.ticks, names, sink);
         }
     }
 }

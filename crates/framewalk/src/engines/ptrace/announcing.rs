@@ -3,7 +3,8 @@
 
 use super::sys;
 use crate::launch::HANDED_OVER;
-use crate::processes::{AnnouncedCode, SectionCopies};
+use crate::processes::{AnnouncedCode, Generated, SectionCopies};
+use crate::sample::{Frame, Place};
 use framewalk_walk::registry::Registry;
 
 /// What the processes announced, and copies of it.
@@ -68,6 +69,16 @@ impl Announcing {
             copies: &mut self.copies,
             read: Box::new(move |address, into: &mut [u8]| sys::read_all(tid, address, into)),
         })
+    }
+
+    /// Gives the frames of a walk the names that everybody knows them by.
+    pub(super) fn name(&self, frames: &mut [Frame], known: &mut Generated) {
+        for frame in frames {
+            if let Place::Described { name, .. } = &mut frame.place {
+                let own = name.and_then(|name| self.copies.names.get(name));
+                *name = own.and_then(|own| known.add(own.as_bytes()));
+            }
+        }
     }
 
     /// What is worth a line to the user.

@@ -186,6 +186,7 @@ impl Ptrace {
             frames.clear();
             fresh = true;
         };
+        self.announcing.name(&mut frames, &mut objects.generated);
         Some(Sample {
             pid,
             tid,

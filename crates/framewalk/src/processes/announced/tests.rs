@@ -74,7 +74,7 @@ impl World {
     }
 
     fn find(&mut self, pc: u64) -> Option<Says> {
-        self.code(|mut code| code.find(pc))
+        self.code(|mut code| code.find(pc).map(|found| found.says))
     }
 
     fn changed(&mut self) -> Option<bool> {

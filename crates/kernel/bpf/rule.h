@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* The row, lowered: what every source of unwind data becomes, and what the step executes. */
+#ifndef FRAMEWALK_RULE_H
+#define FRAMEWALK_RULE_H
+
+/* Kinds of `ra` and `fp`: */
+enum fw_rule_kind {
+	FW_RULE_SAME = 0,     /* still in its own register */
+	FW_RULE_AT_CFA = 1,   /* the word at CFA + offset */
+	FW_RULE_AT_REG = 2,   /* the word at register + offset */
+	FW_RULE_VALUE_REG = 3 /* register + offset */
+};
+
+struct fw_rule {
+	u8 outermost;
+	u8 signal;
+	u8 cfa_reg;
+	u8 cfa_deref;
+	s32 cfa_off;
+	u8 ra_kind;
+	u8 ra_reg;
+	u8 fp_kind;
+	u8 fp_reg;
+	s32 ra_off;
+	s32 fp_off;
+	s32 cfa_add; /* to the CFA, after it was loaded */
+	u8 switches; /* the CFA may lie on another stack */
+};
+
+/* What a search of a table, a section or an area answers. ROWS: of an area, that its rows are to be searched. */
+enum { FW_LOOKUP_FOUND = 0, FW_LOOKUP_NONE = 1, FW_LOOKUP_BAD = 2, FW_LOOKUP_MISS = 3, FW_LOOKUP_BUSY = 4,
+       FW_LOOKUP_ROWS = 5, FW_LOOKUP_OPAQUE = 6 };
+
+/* AMD64 psABI, figure 3.36. */
+#define FW_REG_FP 6
+#define FW_REG_SP 7
+
+#endif
