@@ -8,7 +8,7 @@
 use crate::register::{Answer, register_at, unregister};
 use core::ffi::{c_uint, c_void};
 
-fn number(answer: Answer) -> i64 {
+pub(crate) fn number(answer: Answer) -> i64 {
     match answer {
         Answer::Accepted(number) => i64::try_from(number.get()).unwrap_or(i64::MAX),
         Answer::Nobody => 0,

@@ -95,6 +95,16 @@ pub unsafe fn register_at(key: u64, address: usize, length: usize, flags: u64) -
     Answer::from_result(result)
 }
 
+/// Registers what is resident already, and may change during the call: a frame area.
+pub(crate) fn announce_at(key: u64, address: usize, length: usize, flags: u64) -> Answer {
+    if !is_user_range(address, length) {
+        return Answer::Refused(Refusal::Arguments);
+    }
+    // The flags are those of the ABI: they fit.
+    let result = system::prctl(abi::REGISTER, key, [address, length, flags as usize]);
+    Answer::from_result(result)
+}
+
 /// Unregisters everything that the key holds.
 pub fn unregister(key: u64) -> Answer {
     Answer::from_result(system::prctl(abi::UNREGISTER, key, [0; 3]))

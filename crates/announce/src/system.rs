@@ -7,14 +7,24 @@
 /// Numbers of the calls that this crate makes.
 #[cfg(target_arch = "x86_64")]
 mod number {
-    pub(super) const PRCTL: usize = 157;
+    pub(super) const CLOSE: usize = 3;
+    pub(super) const MMAP: usize = 9;
+    pub(super) const MUNMAP: usize = 11;
     pub(super) const RT_SIGPROCMASK: usize = 14;
+    pub(super) const FTRUNCATE: usize = 77;
+    pub(super) const PRCTL: usize = 157;
+    pub(super) const MEMFD_CREATE: usize = 319;
 }
 #[cfg(not(target_arch = "x86_64"))]
 mod number {
     // include/uapi/asm-generic/unistd.h
-    pub(super) const PRCTL: usize = 167;
+    pub(super) const FTRUNCATE: usize = 46;
+    pub(super) const CLOSE: usize = 57;
     pub(super) const RT_SIGPROCMASK: usize = 135;
+    pub(super) const PRCTL: usize = 167;
+    pub(super) const MUNMAP: usize = 215;
+    pub(super) const MMAP: usize = 222;
+    pub(super) const MEMFD_CREATE: usize = 279;
 }
 
 const EFAULT: isize = 14;
@@ -27,8 +37,8 @@ const EFAULT: isize = 14;
 /// the caller.
 #[cfg(target_arch = "x86_64")]
 #[inline]
-pub unsafe fn call(number: usize, arguments: [usize; 5]) -> isize {
-    let [a, b, c, d, e] = arguments;
+unsafe fn call6(number: usize, arguments: [usize; 6]) -> isize {
+    let [a, b, c, d, e, f] = arguments;
     let result;
     // SAFETY: the kernel's convention: it keeps all registers but these three. What it does is the caller's promise.
     unsafe {
@@ -40,6 +50,7 @@ pub unsafe fn call(number: usize, arguments: [usize; 5]) -> isize {
             in("rdx") c,
             in("r10") d,
             in("r8") e,
+            in("r9") f,
             lateout("rcx") _,
             lateout("r11") _,
             options(nostack),
@@ -56,8 +67,8 @@ pub unsafe fn call(number: usize, arguments: [usize; 5]) -> isize {
 /// the caller.
 #[cfg(target_arch = "aarch64")]
 #[inline]
-pub unsafe fn call(number: usize, arguments: [usize; 5]) -> isize {
-    let [a, b, c, d, e] = arguments;
+unsafe fn call6(number: usize, arguments: [usize; 6]) -> isize {
+    let [a, b, c, d, e, f] = arguments;
     let result;
     // SAFETY: the kernel's convention: it keeps all registers but x0. What it does is the caller's promise.
     unsafe {
@@ -69,6 +80,7 @@ pub unsafe fn call(number: usize, arguments: [usize; 5]) -> isize {
             in("x2") c,
             in("x3") d,
             in("x4") e,
+            in("x5") f,
             options(nostack),
         );
     }
@@ -82,8 +94,21 @@ pub unsafe fn call(number: usize, arguments: [usize; 5]) -> isize {
 /// None to keep; the others have some.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 #[inline]
-pub unsafe fn call(_: usize, _: [usize; 5]) -> isize {
+unsafe fn call6(_: usize, _: [usize; 6]) -> isize {
     -38
+}
+
+/// A system call of at most five arguments: what the kernel returns, an errno as its negative.
+///
+/// # Safety
+///
+/// The call must be sound with these arguments: what it does with memory that they point to counts as done by
+/// the caller.
+#[inline]
+pub unsafe fn call(number: usize, arguments: [usize; 5]) -> isize {
+    let [a, b, c, d, e] = arguments;
+    // SAFETY: the caller's promise.
+    unsafe { call6(number, [a, b, c, d, e, 0]) }
 }
 
 /// prctl(2) with one of the two options of the ABI.
@@ -118,6 +143,67 @@ pub fn readable(address: usize) -> bool {
         )
     };
     result != -EFAULT
+}
+
+/// New memory of zeros, private to the process, that bears a name where the process's mappings are listed; or an errno.
+///
+/// The name is that of a file in memory, which nobody has open afterwards. Where no such file is to be had (a filter of
+/// system calls, no file descriptor left) the memory is anonymous, and is given the name where the kernel can do that.
+pub(crate) fn map(name: &core::ffi::CStr, length: usize) -> Result<core::ptr::NonNull<u8>, i32> {
+    const CLOSE_ON_EXEC: usize = 1;
+    let name = name.as_ptr() as usize;
+    // SAFETY: the name ends with a 0 and is only read.
+    let file = unsafe { call(number::MEMFD_CREATE, [name, CLOSE_ON_EXEC, 0, 0, 0]) };
+    let file = usize::try_from(file).ok();
+    let mut mapped = Err(EFAULT as i32);
+    if let Some(file) = file {
+        // SAFETY: the file is our own, new and empty.
+        if unsafe { call(number::FTRUNCATE, [file, length, 0, 0, 0]) } == 0 {
+            mapped = map_private(length, Some(file));
+        }
+        // SAFETY: nobody else knows of it.
+        unsafe { call(number::CLOSE, [file, 0, 0, 0, 0]) };
+    }
+    if mapped.is_err() {
+        const SET_VMA: usize = 0x5356_4d41;
+        const ANONYMOUS_NAME: usize = 0;
+        mapped = map_private(length, None);
+        if let Ok(memory) = mapped {
+            let memory = memory.as_ptr() as usize;
+            let arguments = [SET_VMA, ANONYMOUS_NAME, memory, length, name];
+            // SAFETY: names a mapping of ours, if it does anything at all.
+            unsafe { call(number::PRCTL, arguments) };
+        }
+    }
+    mapped
+}
+
+/// New memory of zeros, private to the process; of a file, if there is one.
+pub(crate) fn map_private(
+    length: usize,
+    file: Option<usize>,
+) -> Result<core::ptr::NonNull<u8>, i32> {
+    const READ_WRITE: usize = 3;
+    const PRIVATE: usize = 2;
+    const NO_RESERVE: usize = 0x4000;
+    const ANONYMOUS: usize = 0x20;
+    let anonymous = if file.is_none() { ANONYMOUS } else { 0 };
+    let flags = PRIVATE | NO_RESERVE | anonymous;
+    let file = file.unwrap_or(usize::MAX);
+    // SAFETY: a mapping where the kernel likes is nobody else's.
+    let result = unsafe { call6(number::MMAP, [0, length, READ_WRITE, flags, file, 0]) };
+    let address = usize::try_from(result).map_err(|_| result.unsigned_abs() as i32)?;
+    core::ptr::NonNull::new(address as *mut u8).ok_or(EFAULT as i32)
+}
+
+/// munmap(2).
+///
+/// # Safety
+///
+/// What [`map`] answered for this length, and nobody uses it any more.
+pub(crate) unsafe fn unmap(memory: core::ptr::NonNull<u8>, length: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { call(number::MUNMAP, [memory.as_ptr() as usize, length, 0, 0, 0]) };
 }
 
 #[cfg(test)]

@@ -1,0 +1,480 @@
+//! The producer's side of a frame area: describes generated code, function by function.
+//!
+//! No allocation, no lock, no system call for a function, and nothing that panics: memory that somebody else scribbles on
+//! makes wrong entries, or errors, and nothing worse. Any number of threads may publish and tombstone at the same time.
+
+use super::layout::*;
+use super::protocol::{Entry, Protocol, Refused, Shape, Words};
+use super::rule::{Rule, RuleError, Use, check, encode};
+use crate::abi::{KIND_AREA, REPLACE};
+use crate::register::{Answer, announce_at, unregister};
+use core::fmt;
+use core::sync::atomic::AtomicU32;
+
+/// ELF's number of this machine.
+const MACHINE: u16 = if cfg!(target_arch = "x86_64") {
+    62
+} else if cfg!(target_arch = "aarch64") {
+    183
+} else {
+    0
+};
+
+/// What an area is for, and how large it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// First address of the text: the range in which code is, or will be, generated.
+    pub text_start: u64,
+    /// Bytes of text, at most [`MAX_TEXT`].
+    pub text_len: u64,
+    /// Functions that can be published before the area is full or reset, dead ones included. 0: there is only the default rule.
+    pub capacity: u32,
+    /// A granule of text, in which at most [`MAX_HOPS`] functions may start, has 2 to the power of this many bytes.
+    pub granule_shift: u32,
+    /// Bytes for rows and names.
+    pub heap: u64,
+    /// The key under which the area is registered.
+    pub key: u64,
+    /// For text that no entry describes.
+    pub default_rule: Rule<'static>,
+}
+
+impl Options {
+    /// For a range of text: 65,536 functions, granules of 1 kB, 1 MB for rows and names, no default rule, and the text's
+    /// address as key.
+    pub const fn new(text_start: u64, text_len: u64) -> Options {
+        Options {
+            text_start,
+            text_len,
+            capacity: 1 << 16,
+            granule_shift: 10,
+            heap: 1 << 20,
+            key: text_start,
+            default_rule: Rule::None,
+        }
+    }
+
+    /// Bytes that such an area has.
+    pub fn area_len(&self) -> Result<u64, CreateError> {
+        let end = self.text_start.checked_add(self.text_len);
+        if self.text_len == 0 || self.text_len > MAX_TEXT || end.is_none() {
+            return Err(CreateError::Text);
+        }
+        if self.capacity > MAX_CAPACITY {
+            return Err(CreateError::Capacity);
+        }
+        if !(MIN_SHIFT..=MAX_SHIFT).contains(&self.granule_shift) {
+            return Err(CreateError::Granule);
+        }
+        if self.heap > MAX_AREA {
+            return Err(CreateError::TooLarge);
+        }
+        let parts = Parts::new(self.capacity, self.text_len, self.granule_shift);
+        let len = parts.heap_at + self.heap.next_multiple_of(8);
+        match len <= MAX_AREA {
+            true => Ok(len),
+            false => Err(CreateError::TooLarge),
+        }
+    }
+}
+
+/// Why there is no area.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CreateError {
+    /// The text is empty, larger than [`MAX_TEXT`], or wraps.
+    Text,
+    /// More than [`MAX_CAPACITY`] entries.
+    Capacity,
+    /// `granule_shift` is not between [`MIN_SHIFT`] and [`MAX_SHIFT`].
+    Granule,
+    /// More than [`MAX_AREA`] bytes.
+    TooLarge,
+    /// The default rule.
+    Rule(RuleError),
+    /// The memory is smaller than [`Options::area_len`] says.
+    Memory,
+    /// No memory was to be had: an errno.
+    System(i32),
+}
+
+impl fmt::Display for CreateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CreateError::Text => f.write_str("the text is empty, too large, or wraps"),
+            CreateError::Capacity => f.write_str("too many entries"),
+            CreateError::Granule => f.write_str("granules of this size are not possible"),
+            CreateError::TooLarge => f.write_str("the area would be too large"),
+            CreateError::Rule(error) => write!(f, "default rule: {error}"),
+            CreateError::Memory => f.write_str("the memory is too small"),
+            CreateError::System(errno) => write!(f, "no memory: errno {errno}"),
+        }
+    }
+}
+
+impl core::error::Error for CreateError {}
+
+/// How people call a function, or the JIT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Label<'a> {
+    /// The JIT's own number.
+    Cookie(u32),
+    /// UTF-8, cut at [`MAX_NAME`] bytes.
+    Name(&'a str),
+}
+
+/// A function to publish.
+#[derive(Debug, Clone, Copy)]
+pub struct Function<'a> {
+    /// Its first address.
+    pub start: u64,
+    /// Its bytes of code.
+    pub size: u32,
+    /// How its caller is found.
+    pub rule: Rule<'a>,
+    /// In so many bytes at its beginning the machine's entry rule holds, not `rule`.
+    pub prologue_len: u16,
+    /// It belongs to the language's run time, and may be folded away for people.
+    pub runtime: bool,
+    /// A signal trampoline: the caller was interrupted, not calling.
+    pub signal: bool,
+    /// Its name.
+    pub label: Label<'a>,
+}
+
+impl<'a> Function<'a> {
+    /// A function with nothing but a rule.
+    pub const fn new(start: u64, size: u32, rule: Rule<'a>) -> Function<'a> {
+        Function {
+            start,
+            size,
+            rule,
+            prologue_len: 0,
+            runtime: false,
+            signal: false,
+            label: Label::Cookie(0),
+        }
+    }
+}
+
+/// Which entry: what [`Area::publish`] answers. It means nothing to another area, nor after a reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Slot {
+    number: u32,
+    generation: u32,
+}
+
+impl Slot {
+    /// The number of the entry.
+    pub const fn number(self) -> u32 {
+        self.number
+    }
+
+    /// Never negative: the number, and above its 32 bits the generation.
+    pub const fn to_bits(self) -> i64 {
+        (self.number as u64 | (self.generation as u64 & 0x1fff_ffff) << 32) as i64
+    }
+
+    /// From [`Slot::to_bits`]. Other numbers are slots that are not alive.
+    pub const fn from_bits(bits: i64) -> Slot {
+        Slot {
+            number: bits as u32,
+            // Of the upper three bits none gets into a state; a negative number may be no slot, though.
+            generation: match bits < 0 {
+                true => u32::MAX,
+                false => (bits >> 32) as u32,
+            },
+        }
+    }
+}
+
+/// Why a function was not published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// It is empty, or does not lie in the text.
+    Range,
+    /// Its rule.
+    Rule(RuleError),
+    /// A live function covers the place where it starts.
+    Overlap,
+    /// [`MAX_HOPS`] live functions start in the same granule.
+    Crowded,
+    /// All slots are used up.
+    Full,
+    /// The heap has no room for its rows or name.
+    HeapFull,
+    /// What is to be moved is not alive.
+    NotLive,
+}
+
+impl fmt::Display for PublishError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PublishError::Range => "not in the text",
+            PublishError::Rule(error) => return error.fmt(f),
+            PublishError::Overlap => "a live function covers it",
+            PublishError::Crowded => "too many functions start in the same granule",
+            PublishError::Full => "all slots are used up",
+            PublishError::HeapFull => "the heap is used up",
+            PublishError::NotLive => "not alive",
+        })
+    }
+}
+
+impl core::error::Error for PublishError {}
+
+/// A function as words, which C has from the beginning.
+pub(super) struct Raw<'a> {
+    pub(super) start: u64,
+    pub(super) size: u32,
+    pub(super) described: Described,
+    pub(super) rows: &'a [u8],
+    pub(super) cookie: u32,
+    pub(super) name: Option<&'a [u8]>,
+}
+
+/// A frame area in memory that somebody else owns.
+#[derive(Debug)]
+pub struct Area<'memory> {
+    protocol: Protocol<&'memory [AtomicU32]>,
+    options: Options,
+    len: u64,
+}
+
+impl<'memory> Area<'memory> {
+    /// Makes an area of memory that holds zeros, and nothing but zeros.
+    pub fn new(
+        memory: &'memory [AtomicU32],
+        options: &Options,
+    ) -> Result<Area<'memory>, CreateError> {
+        let len = options.area_len()?;
+        // Rows are refused as a default rule, whatever they are.
+        let (described, _) = encode(&options.default_rule);
+        Area::with_default(memory, options, described, len)
+    }
+
+    /// The same, with the default rule in words.
+    pub(super) fn with_default(
+        memory: &'memory [AtomicU32],
+        options: &Options,
+        described: Described,
+        len: u64,
+    ) -> Result<Area<'memory>, CreateError> {
+        check(described, Use::Default).map_err(CreateError::Rule)?;
+        if (memory.len() as u64) < len / 4 {
+            return Err(CreateError::Memory);
+        }
+        let shift = options.granule_shift;
+        let parts = Parts::new(options.capacity, options.text_len, shift);
+        // At most 2^30.
+        let heap = (len - parts.heap_at) as u32;
+        let shape = Shape::new(options.capacity, options.text_len, shift, heap);
+        let area = Area {
+            protocol: Protocol::new(memory, shape),
+            options: *options,
+            len,
+        };
+        area.write_header(described);
+        Ok(area)
+    }
+
+    /// Writes what never changes.
+    fn write_header(&self, described: Described) {
+        let one = |at, value| self.protocol.write_header(at, value);
+        let two = |at: u64, value: u64| {
+            let [a, b, c, d, e, f, g, h] = value.to_ne_bytes();
+            one(at, u32::from_ne_bytes([a, b, c, d]));
+            one(at + 4, u32::from_ne_bytes([e, f, g, h]));
+        };
+        let pair = |at, low: u64, high: u64| {
+            let ([a, b], [c, d]) = ((low as u16).to_ne_bytes(), (high as u16).to_ne_bytes());
+            one(at, u32::from_ne_bytes([a, b, c, d]));
+        };
+        let options = &self.options;
+        one(BYTE_ORDER_AT, BYTE_ORDER);
+        pair(HEADER_SIZE_AT, HEADER_SIZE, ENTRY_SIZE);
+        pair(MACHINE_AT, MACHINE.into(), options.granule_shift.into());
+        one(CAPACITY_AT, options.capacity);
+        two(TEXT_START_AT, options.text_start);
+        two(TEXT_LEN_AT, options.text_len);
+        two(AREA_LEN_AT, self.len);
+        two(KEY_AT, options.key);
+        one(DEFAULT_AT, described.how);
+        one(DEFAULT_AT + 4, described.rule[0]);
+        one(DEFAULT_AT + 8, described.rule[1]);
+        // Whoever finds the magic finds the rest.
+        self.protocol.words().release();
+        two(MAGIC_AT, u64::from_ne_bytes(MAGIC));
+    }
+
+    /// Bytes of the area.
+    pub fn area_len(&self) -> u64 {
+        self.len
+    }
+
+    /// What it was made with.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Slots handed out in this generation, those of dead entries included.
+    pub fn claimed(&self) -> u32 {
+        self.protocol.claimed()
+    }
+
+    /// Describes a function. Only then may its code be made reachable.
+    pub fn publish(&self, function: &Function<'_>) -> Result<Slot, PublishError> {
+        let (mut described, rows) = encode(&function.rule);
+        let flag = |set, flag: u32| if set { flag << 8 } else { 0 };
+        described.how |= flag(function.runtime, RUNTIME)
+            | flag(function.signal, SIGNAL)
+            | u32::from(function.prologue_len) << 16;
+        let (cookie, name) = match function.label {
+            Label::Cookie(cookie) => (cookie, None),
+            Label::Name(name) => (0, Some(name.as_bytes())),
+        };
+        self.publish_raw(&Raw {
+            start: function.start,
+            size: function.size,
+            described,
+            rows,
+            cookie,
+            name,
+        })
+    }
+
+    pub(super) fn publish_raw(&self, raw: &Raw<'_>) -> Result<Slot, PublishError> {
+        let rows = raw.rows.len();
+        if raw.described.how & NAMED << 8 != 0 {
+            return Err(PublishError::Rule(RuleError::Flags(NAMED)));
+        }
+        check(raw.described, Use::Function { rows }).map_err(PublishError::Rule)?;
+        let mut entry = Entry {
+            start: self.offset(raw.start, raw.size)?,
+            size: raw.size,
+            described: raw.described,
+            cookie: raw.cookie,
+        };
+        // Where there is no slot, nothing is taken from the heap.
+        if self.claimed() >= self.options.capacity {
+            return Err(PublishError::Full);
+        }
+        if !raw.rows.is_empty() {
+            let at = self.append(rows as u32, raw.rows.iter().copied())?;
+            entry.described.rule = [at, rows as u32];
+        }
+        if let Some(name) = raw.name {
+            let name = cut(name);
+            let length = name.len() as u8;
+            let bytes = core::iter::once(length).chain(name.iter().copied());
+            entry.cookie = self.append(u32::from(length) + 1, bytes)?;
+            entry.described.how |= NAMED << 8;
+        }
+        self.publish_entry(&entry)
+    }
+
+    fn publish_entry(&self, entry: &Entry) -> Result<Slot, PublishError> {
+        let number = self.protocol.publish(entry).map_err(|why| match why {
+            Refused::Overlap => PublishError::Overlap,
+            Refused::Crowded => PublishError::Crowded,
+            Refused::Full | Refused::Overtaken => PublishError::Full,
+        })?;
+        Ok(Slot {
+            number,
+            generation: self.protocol.generation(),
+        })
+    }
+
+    /// Where a function lies in the text.
+    fn offset(&self, start: u64, size: u32) -> Result<u32, PublishError> {
+        let offset = start.checked_sub(self.options.text_start);
+        let offset = offset.ok_or(PublishError::Range)?;
+        let room = self.options.text_len.checked_sub(offset);
+        match room {
+            Some(room) if size > 0 && u64::from(size) <= room => Ok(offset as u32),
+            _ => Err(PublishError::Range),
+        }
+    }
+
+    /// Appends to the heap.
+    fn append(
+        &self,
+        length: u32,
+        bytes: impl IntoIterator<Item = u8>,
+    ) -> Result<u32, PublishError> {
+        let at = self.protocol.reserve(length);
+        let at = at.ok_or(PublishError::HeapFull)?;
+        self.protocol.write(at, bytes);
+        Ok(at)
+    }
+
+    /// Says that a function is gone: to be called before its code is freed, moved or overwritten. False if the slot was not
+    /// alive any more.
+    pub fn tombstone(&self, slot: Slot) -> bool {
+        self.protocol.kill(slot.number, slot.generation)
+    }
+
+    /// Says that a function goes to another address: to be called before its old code is freed or overwritten and its new
+    /// one made reachable. Whatever the answer, it is described at its old place no longer.
+    pub fn moved(&self, slot: Slot, start: u64) -> Result<Slot, PublishError> {
+        let entry = self.protocol.entry(slot.number);
+        if !self.tombstone(slot) {
+            return Err(PublishError::NotLive);
+        }
+        let mut entry = entry.ok_or(PublishError::NotLive)?;
+        entry.start = self.offset(start, entry.size)?;
+        self.publish_entry(&entry)
+    }
+
+    /// Begins anew, with all slots and all of the heap. None of the code that the area describes may exist any more.
+    pub fn reset(&mut self) {
+        self.protocol.reset();
+    }
+
+    /// Registers the area under its key, beside what the key holds already.
+    pub fn register(&self) -> Answer {
+        self.announce(0)
+    }
+
+    /// Registers the area in the place of everything that its key holds, at once: no walk sees the time between. So
+    /// a larger area takes over, when it describes everything that still exists.
+    pub fn replace(&self) -> Answer {
+        self.announce(REPLACE)
+    }
+
+    /// Unregisters everything that its key holds.
+    pub fn unregister(&self) -> Answer {
+        unregister(self.options.key)
+    }
+
+    fn announce(&self, flags: u64) -> Answer {
+        let address = self.protocol.words().as_ptr() as usize;
+        announce_at(
+            self.options.key,
+            address,
+            self.len as usize,
+            KIND_AREA | flags,
+        )
+    }
+}
+
+/// At most [`MAX_NAME`] bytes, and no half of a character.
+fn cut(name: &[u8]) -> &[u8] {
+    let most = MAX_NAME as usize;
+    let Some((mut head, rest)) = name.split_at_checked(most) else {
+        return name;
+    };
+    let continues = |byte: &u8| byte & 0xc0 == 0x80;
+    if !rest.first().is_some_and(continues) {
+        return head;
+    }
+    // The bytes of the character that is cut, and its first one.
+    while let Some((last, before)) = head.split_last() {
+        head = before;
+        if !continues(last) {
+            break;
+        }
+    }
+    head
+}
