@@ -176,7 +176,7 @@ pub unsafe extern "C" fn framewalk_area_destroy(area: *mut CArea) {
         return;
     };
     // SAFETY: the caller's promise: it is there, and nobody reads it again.
-    drop(unsafe { place.read() });
+    unsafe { place.drop_in_place() };
     // SAFETY: mapped with this length when it was made.
     unsafe { crate::system::unmap(place.cast(), PLACE) };
 }

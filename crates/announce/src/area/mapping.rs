@@ -39,15 +39,9 @@ impl Area<'static> {
 #[derive(Debug)]
 pub struct Mapped {
     area: Area<'static>,
-    memory: NonNull<u8>,
     /// Whether the key may hold this area.
     held: AtomicBool,
 }
-
-// SAFETY: the pointer is only there to be unmapped by the one who drops it.
-unsafe impl Send for Mapped {}
-// SAFETY: the same; all else is atomics.
-unsafe impl Sync for Mapped {}
 
 impl Mapped {
     /// Maps memory and makes an area of it, which is not registered yet.
@@ -71,7 +65,6 @@ impl Mapped {
         match Area::with_default(words, options, described, len) {
             Ok(area) => Ok(Mapped {
                 area,
-                memory,
                 held: AtomicBool::new(false),
             }),
             Err(error) => {
@@ -90,7 +83,7 @@ impl Mapped {
     /// Registers the area in the place of another one with the same key, at once: no walk sees the time between. It should
     /// describe everything by then that the other one does. If it is refused, the other one stays.
     pub fn take_over(&self, other: &Mapped) -> Answer {
-        if other.area.options().key != self.area.options().key || !other.held.load(Relaxed) {
+        if other.area.key() != self.area.key() || !other.held.load(Relaxed) {
             return self.register();
         }
         let mut answer = self.area.replace();
@@ -135,7 +128,8 @@ impl Deref for Mapped {
 impl Drop for Mapped {
     fn drop(&mut self) {
         self.unregister();
+        let memory = NonNull::from(self.area.words()).cast();
         // SAFETY: the area ends here, and it is never given away.
-        unsafe { system::unmap(self.memory, self.area.area_len() as usize) };
+        unsafe { system::unmap(memory, self.area.area_len() as usize) };
     }
 }

@@ -238,7 +238,9 @@ pub(super) struct Raw<'a> {
 #[derive(Debug)]
 pub struct Area<'memory> {
     protocol: Protocol<&'memory [AtomicU32]>,
-    options: Options,
+    text_start: u64,
+    text_len: u64,
+    key: u64,
     len: u64,
 }
 
@@ -272,7 +274,9 @@ impl<'memory> Area<'memory> {
         let shape = Shape::new(options.capacity, options.text_len, shift, heap);
         let area = Area {
             protocol: Protocol::new(memory, shape),
-            options: *options,
+            text_start: options.text_start,
+            text_len: options.text_len,
+            key: options.key,
             len,
         };
         area.write_header(described);
@@ -291,15 +295,15 @@ impl<'memory> Area<'memory> {
             let ([a, b], [c, d]) = ((low as u16).to_ne_bytes(), (high as u16).to_ne_bytes());
             one(at, u32::from_ne_bytes([a, b, c, d]));
         };
-        let options = &self.options;
+        let shape = self.protocol.shape();
         one(BYTE_ORDER_AT, BYTE_ORDER);
         pair(HEADER_SIZE_AT, HEADER_SIZE, ENTRY_SIZE);
-        pair(MACHINE_AT, MACHINE.into(), options.granule_shift.into());
-        one(CAPACITY_AT, options.capacity);
-        two(TEXT_START_AT, options.text_start);
-        two(TEXT_LEN_AT, options.text_len);
+        pair(MACHINE_AT, MACHINE.into(), shape.shift.into());
+        one(CAPACITY_AT, shape.capacity);
+        two(TEXT_START_AT, self.text_start);
+        two(TEXT_LEN_AT, self.text_len);
         two(AREA_LEN_AT, self.len);
-        two(KEY_AT, options.key);
+        two(KEY_AT, self.key);
         one(DEFAULT_AT, described.how);
         one(DEFAULT_AT + 4, described.rule[0]);
         one(DEFAULT_AT + 8, described.rule[1]);
@@ -313,9 +317,19 @@ impl<'memory> Area<'memory> {
         self.len
     }
 
-    /// What it was made with.
-    pub fn options(&self) -> &Options {
-        &self.options
+    /// The key under which it is registered.
+    pub fn key(&self) -> u64 {
+        self.key
+    }
+
+    /// Its memory: anybody may look, with eyes that believe nothing.
+    pub fn words(&self) -> &[AtomicU32] {
+        self.protocol.words()
+    }
+
+    /// Entries that it can have.
+    pub fn capacity(&self) -> u32 {
+        self.protocol.shape().capacity
     }
 
     /// Slots handed out in this generation, those of dead entries included.
@@ -357,7 +371,7 @@ impl<'memory> Area<'memory> {
             cookie: raw.cookie,
         };
         // Where there is no slot, nothing is taken from the heap.
-        if self.claimed() >= self.options.capacity {
+        if self.claimed() >= self.capacity() {
             return Err(PublishError::Full);
         }
         if !raw.rows.is_empty() {
@@ -388,9 +402,9 @@ impl<'memory> Area<'memory> {
 
     /// Where a function lies in the text.
     fn offset(&self, start: u64, size: u32) -> Result<u32, PublishError> {
-        let offset = start.checked_sub(self.options.text_start);
+        let offset = start.checked_sub(self.text_start);
         let offset = offset.ok_or(PublishError::Range)?;
-        let room = self.options.text_len.checked_sub(offset);
+        let room = self.text_len.checked_sub(offset);
         match room {
             Some(room) if size > 0 && u64::from(size) <= room => Ok(offset as u32),
             _ => Err(PublishError::Range),
@@ -445,17 +459,12 @@ impl<'memory> Area<'memory> {
 
     /// Unregisters everything that its key holds.
     pub fn unregister(&self) -> Answer {
-        unregister(self.options.key)
+        unregister(self.key)
     }
 
     fn announce(&self, flags: u64) -> Answer {
         let address = self.protocol.words().as_ptr() as usize;
-        announce_at(
-            self.options.key,
-            address,
-            self.len as usize,
-            KIND_AREA | flags,
-        )
+        announce_at(self.key, address, self.len as usize, KIND_AREA | flags)
     }
 }
 
