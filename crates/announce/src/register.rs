@@ -111,7 +111,7 @@ pub fn unregister(key: u64) -> Answer {
 }
 
 /// Where user addresses end. Other machines than AMD64 have more of them; what lies behind their end is still refused.
-const END: u64 = if cfg!(target_arch = "x86_64") {
+pub(crate) const END: u64 = if cfg!(target_arch = "x86_64") {
     abi::USER_END
 } else {
     1 << 56

@@ -7,6 +7,7 @@ use super::layout::*;
 use super::protocol::{Entry, Protocol, Refused, Shape, Words};
 use super::rule::{Rule, RuleError, Use, check, encode};
 use crate::abi::{KIND_AREA, REPLACE};
+use crate::register::END as USER_END;
 use crate::register::{Answer, announce_at, unregister};
 use core::fmt;
 use core::sync::atomic::AtomicU32;
@@ -57,7 +58,8 @@ impl Options {
     /// Bytes that such an area has.
     pub fn area_len(&self) -> Result<u64, CreateError> {
         let end = self.text_start.checked_add(self.text_len);
-        if self.text_len == 0 || self.text_len > MAX_TEXT || end.is_none() {
+        let outside = end.is_none_or(|end| self.text_start == 0 || end > USER_END);
+        if self.text_len == 0 || self.text_len > MAX_TEXT || outside {
             return Err(CreateError::Text);
         }
         if self.capacity > MAX_CAPACITY {
@@ -82,7 +84,7 @@ impl Options {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CreateError {
-    /// The text is empty, larger than [`MAX_TEXT`], or wraps.
+    /// The text is empty, larger than [`MAX_TEXT`], or not of user addresses.
     Text,
     /// More than [`MAX_CAPACITY`] entries.
     Capacity,
@@ -101,7 +103,9 @@ pub enum CreateError {
 impl fmt::Display for CreateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            CreateError::Text => f.write_str("the text is empty, too large, or wraps"),
+            CreateError::Text => {
+                f.write_str("the text is empty, too large, or not of user addresses")
+            }
             CreateError::Capacity => f.write_str("too many entries"),
             CreateError::Granule => f.write_str("granules of this size are not possible"),
             CreateError::TooLarge => f.write_str("the area would be too large"),

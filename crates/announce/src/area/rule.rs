@@ -67,8 +67,8 @@ pub enum RuleError {
     Flags(u32),
     /// An offset is not a multiple of 8.
     Misaligned(i32),
-    /// The CFA lies below SP.
-    Below(i32),
+    /// No frame has so many bytes.
+    Frame(i32),
     /// No such register.
     Register(i16),
     /// Rows have at least 6 bytes and at most [`MAX_ROWS`].
@@ -87,7 +87,7 @@ impl fmt::Display for RuleError {
                 write!(f, "flags {flags:#x} are unknown or not of this kind")
             }
             RuleError::Misaligned(offset) => write!(f, "offset {offset} is no multiple of 8"),
-            RuleError::Below(offset) => write!(f, "a CFA at SP {offset} lies below SP"),
+            RuleError::Frame(bytes) => write!(f, "no frame has {bytes} bytes"),
             RuleError::Register(number) => write!(f, "no register {number}"),
             RuleError::Rows(bytes) => write!(f, "rows of {bytes} bytes"),
             RuleError::Place => f.write_str("not as a default rule, or only as one"),
@@ -100,8 +100,10 @@ impl core::error::Error for RuleError {}
 
 /// Bytes of a function attribute, and a row has at least one.
 const MIN_ROWS: usize = 6;
-/// Registers that an SFrame row could name are fewer; DWARF has more, none of which a walker knows.
-const REGISTERS: i16 = 32;
+/// Registers that a walker knows: on AMD64 those of 16 general ones.
+const REGISTERS: i16 = if cfg!(target_arch = "x86_64") { 16 } else { 32 };
+/// A CFA further above the stack pointer is nonsense.
+const MAX_FRAME: i32 = 1 << 26;
 /// Offsets are multiples of a word.
 const WORD: i32 = 8;
 
@@ -153,8 +155,11 @@ pub(super) fn check(described: Described, usage: Use) -> Result<(), RuleError> {
         Use::Default => 0,
     };
     match usage {
-        Use::Default if kind == ROWS || prologue != 0 || flags & NAMED != 0 => {
+        Use::Default if kind == ROWS || prologue != 0 || (kind == NONE && how != 0) => {
             return Err(RuleError::Place);
+        }
+        Use::Default if flags & !(RUNTIME | IN_REGISTER) != 0 => {
+            return Err(RuleError::Flags(flags));
         }
         Use::Function { .. } if kind == NONE => return Err(RuleError::Place),
         _ => {}
@@ -163,13 +168,18 @@ pub(super) fn check(described: Described, usage: Use) -> Result<(), RuleError> {
     if flags & !FLAGS != 0 || (flags & IN_REGISTER != 0 && !with_register) {
         return Err(RuleError::Flags(flags));
     }
+    if kind == STACK_SWITCH && flags & SIGNAL != 0 {
+        return Err(RuleError::Flags(flags));
+    }
     let in_register = flags & IN_REGISTER != 0;
     match kind {
         FIXED => {
             let cfa = rule[0] as i32;
             offset(cfa)?;
-            if cfa < 0 {
-                return Err(RuleError::Below(cfa));
+            // The return address is between SP and the CFA, or in a register.
+            let least = if in_register { 0 } else { WORD };
+            if !(least..=MAX_FRAME).contains(&cfa) {
+                return Err(RuleError::Frame(cfa));
             }
             either(low(rule[1]), in_register)?;
             offset(high(rule[1]).into())?;
