@@ -20,7 +20,7 @@ fn main() {
     fs::write(out.join("reasons.h"), reasons()).expect("OUT_DIR is writable");
 
     let clang = find_clang();
-    for object in ["sampler", "announce"] {
+    for object in ["sampler", "announce", "look"] {
         let source = bpf.join(format!("{object}.bpf.c"));
         SkeletonBuilder::new()
             .source(&source)

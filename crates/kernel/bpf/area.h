@@ -157,6 +157,7 @@ static __always_inline void fw_area_rows(struct fw_walk *w, const struct fw_sect
 	w->piece_len = 0;
 	w->search.stage = FW_SEARCH_ATTRIBUTE;
 	w->search.offset = place - w->area.hit.start;
+	w->search.furthest = w->area.hit.size;
 	w->search.at = fw_area_heap_of(area) + w->area.hit.rule[0];
 	w->search.end = w->search.at + w->area.hit.rule[1];
 	w->search.hit = 0;

@@ -206,6 +206,7 @@ static __always_inline int fw_read_entry(struct fw_walk *w, struct fw_search *se
 	if (rows_at > w->table.rows_len)
 		return FW_LOOKUP_BAD;
 	search->offset = search->place - start;
+	search->furthest = size;
 	search->at = w->table.rows_at + (u64)rows_at;
 	search->info2 = 0;
 	if (v2) {
@@ -235,39 +236,42 @@ static __always_inline int fw_read_attribute(struct fw_walk *w, struct fw_search
 		if (!search->block)
 			return FW_LOOKUP_BAD;
 		search->offset %= search->block;
+		search->furthest = search->block - 1;
 	}
-	return (search->info & 15) > 2 || (search->info2 & 31) > SFRAME_INFO2_FLEX ? FW_LOOKUP_BAD : FW_LOOKUP_FOUND;
+	if (search->info & (fw_is_v2(w) ? SFRAME_INFO_NOT_V2 : SFRAME_INFO_NOT_V3))
+		return FW_LOOKUP_BAD;
+	return (search->info & 15) > 2 || search->info2 > SFRAME_INFO2_FLEX ? FW_LOOKUP_BAD : FW_LOOKUP_FOUND;
 }
 
-/* The last row that starts at or before the place: its words are at search.hit. */
+/* The last row that starts at or before the place: its words are at search.hit. Every row up to the one behind it
+ * has to be sound. */
 static __always_inline int fw_find_row(struct fw_walk *w, struct fw_search *search)
 {
 	u32 address_size = 1u << (search->info & 3);
 
 	/* Counting down from a number that the verifier cannot know keeps it from following each turn. */
 	for (; search->rows && can_loop; search->rows--) {
-		u64 at = search->at, start;
+		u64 at = search->at, start, next;
 		u32 info;
 
 		if (search->end < at || search->end - at < address_size + 1)
-			break;
+			return FW_LOOKUP_BAD;
 		if (!fw_ready(w, at, address_size + 1))
 			return FW_LOOKUP_MISS;
 		start = fw_unsigned_word(w, at, address_size);
-		if (start > search->offset)
-			break;
-		if (start < search->least)
-			return FW_LOOKUP_BAD;
-		search->least = start + 1;
 		info = fw_get(w, at + address_size, 1);
 		at += address_size + 1;
+		next = at + ((info >> 1 & 15) << (info >> 5 & 3));
+		if ((info >> 5 & 3) > 2 || next > search->end || start < search->least || start > search->furthest)
+			return FW_LOOKUP_BAD;
+		if (start > search->offset)
+			break;
+		search->least = start + 1;
 		search->hit = at;
 		search->hit_info = info;
-		search->at = at + ((info >> 1 & 15) << (info >> 5 & 3));
+		search->at = next;
 	}
-	if (!search->hit)
-		return FW_LOOKUP_NONE;
-	return search->at > search->end ? FW_LOOKUP_BAD : FW_LOOKUP_FOUND;
+	return search->hit ? FW_LOOKUP_FOUND : FW_LOOKUP_NONE;
 }
 
 /* Searches w->table for the rule at search.place, from where the search stands. */

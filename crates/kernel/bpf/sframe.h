@@ -34,6 +34,9 @@ struct sframe_header {
 #define SFRAME_ATTR_SIZE 5
 #define SFRAME_INFO_MASK_PC 0x10
 #define SFRAME_INFO_SIGNAL 0x80
+/* Bits that mean nothing on AMD64: the key of signed return addresses, and what is reserved. */
+#define SFRAME_INFO_NOT_V2 0xe0
+#define SFRAME_INFO_NOT_V3 0x60
 #define SFRAME_INFO2_FLEX 1
 #define SFRAME_ROW_BASE_SP 1
 

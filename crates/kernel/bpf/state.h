@@ -45,7 +45,8 @@ struct fw_search {
 	u64 at;     /* offset of what is read next */
 	u64 end;    /* of the rows */
 	u64 hit;    /* offset of the words of the last row that starts at or before the place */
-	u64 least;  /* where the next row may start */
+	u64 least;  /* where the next row may start, */
+	u32 furthest; /* and where any may */
 	u32 first;  /* functions that are left: the first and how many */
 	u32 count;
 	u32 rows; /* that are left */

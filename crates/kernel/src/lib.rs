@@ -8,6 +8,7 @@ mod arena;
 mod error;
 mod features;
 mod load;
+pub mod look;
 mod record;
 mod registry;
 mod said;

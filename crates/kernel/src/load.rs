@@ -138,6 +138,12 @@ impl std::fmt::Debug for Sampler {
 const FIRST_ARENA: u64 = 1 << 44;
 static ARENAS: AtomicU64 = AtomicU64::new(0);
 
+/// Arenas are mapped at fixed addresses, 4 GiB apart: what the programs keep of an address is its low 32 bits, the
+/// offset.
+pub(crate) fn next_arena() -> u64 {
+    FIRST_ARENA + (ARENAS.fetch_add(1, Ordering::Relaxed) << 32)
+}
+
 /// Device and inode of this process's pid namespace, unless it is the initial one.
 fn own_pid_namespace() -> Option<(u64, u64)> {
     /// PROC_PID_INIT_INO, include/linux/proc_ns.h.
@@ -198,10 +204,7 @@ impl Sampler {
                 own.reuse_fd(shared.as_fd()).map_err(said::refused)?;
             }
         }
-        // Arenas are mapped at fixed addresses, 4 GiB apart: what the programs keep of an address is its
-        // low 32 bits, the offset.
-        let nth = ARENAS.fetch_add(1, Ordering::Relaxed);
-        let at = FIRST_ARENA + (nth << 32);
+        let at = next_arena();
         open.maps.arena.set_map_extra(at).map_err(said::refused)?;
         let skel = open.load().map_err(said::refused)?;
 

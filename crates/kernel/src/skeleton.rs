@@ -4,6 +4,7 @@
     missing_docs,
     unreachable_pub,
     unused_lifetimes,
+    unused_imports,
     dead_code,
     clippy::all,
     clippy::undocumented_unsafe_blocks
@@ -16,3 +17,6 @@ pub(crate) mod announce {
     include!(concat!(env!("OUT_DIR"), "/announce.skel.rs"));
 }
 pub(crate) use sampler::types;
+pub(crate) mod look {
+    include!(concat!(env!("OUT_DIR"), "/look.skel.rs"));
+}

@@ -1,0 +1,427 @@
+//! Frame areas of this very process, read inside the kernel and by the observer outside: sound ones, and ones that
+//! somebody scribbled on. Both have to say the same of every pc. Needs root (or CAP_BPF and CAP_PERFMON).
+//!
+//! `FRAMEWALK_AREA_ROUNDS` and `FRAMEWALK_AREA_SEED` make it longer, and begin it where it failed.
+
+#[path = "announce/random.rs"]
+#[expect(dead_code, reason = "the other test program uses more of it")]
+mod random;
+
+use framewalk_announce::area::layout::*;
+use framewalk_announce::area::observe::{self, Fault, Geometry, Kept};
+use framewalk_announce::area::{Function, Label, Mapped, Options, Place, Rule, Slot};
+use framewalk_kernel::look::{Look, Looked, LookedRule, Outcome};
+use framewalk_sframe::{
+    Arch, Builder, CallerRule, Cfa, FunctionRows, Register, Row, Rule as Saved, Unwind,
+};
+use random::Random;
+use std::sync::atomic::Ordering::Relaxed;
+
+const TEXT: u64 = 0x10_0000;
+const TEXT_LEN: u64 = 0x4000;
+
+fn load(test: &str) -> Option<Look> {
+    match Look::load() {
+        Ok(look) => Some(look),
+        Err(error) if !rustix_is_root() => {
+            println!("SKIPPED {test}: {error}");
+            None
+        }
+        Err(error) => panic!("root, and yet refused: {error}"),
+    }
+}
+
+fn rustix_is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
+}
+
+/// The bytes of the area as the observer reads them.
+fn read(area: &Mapped, at: u64, into: &mut [u8]) -> bool {
+    let words = area.words();
+    for (n, byte) in into.iter_mut().enumerate() {
+        let at = at as usize + n;
+        let Some(word) = words.get(at / 4) else {
+            return false;
+        };
+        *byte = word.load(Relaxed).to_ne_bytes()[at % 4];
+    }
+    at + into.len() as u64 <= area.area_len()
+}
+
+fn geometry(area: &Mapped) -> Geometry {
+    let mut bytes = [0; GEOMETRY_SIZE as usize];
+    assert!(read(area, 0, &mut bytes));
+    Geometry::parse(&bytes, area.area_len()).unwrap()
+}
+
+/// What both can be compared by.
+#[derive(Debug, PartialEq)]
+struct Answer {
+    outcome: Outcome,
+    slot: Option<u32>,
+    rule: LookedRule,
+    name: Vec<u8>,
+}
+
+impl Answer {
+    fn plain(outcome: Outcome) -> Answer {
+        let (slot, rule, name) = (None, LookedRule::default(), Vec::new());
+        Answer {
+            outcome,
+            slot,
+            rule,
+            name,
+        }
+    }
+}
+
+fn inside(look: &Look, area: &Mapped, geometry: &Geometry, pc: u64) -> Answer {
+    let address = area.words().as_ptr() as u64;
+    let Looked {
+        outcome,
+        slot,
+        rule,
+        name,
+        ..
+    } = look.ask(address, geometry, pc, 1).unwrap();
+    match outcome {
+        Outcome::Found => Answer {
+            outcome,
+            slot,
+            rule,
+            name,
+        },
+        // There is no rule, but there may be a name.
+        Outcome::Opaque => Answer {
+            outcome,
+            slot,
+            rule: LookedRule::default(),
+            name,
+        },
+        _ => Answer::plain(outcome),
+    }
+}
+
+fn outside(area: &Mapped, geometry: &Geometry, pc: u64) -> Answer {
+    match observed(area, geometry, pc) {
+        Ok(answer) => answer,
+        Err(Fault::Unreadable) => Answer::plain(Outcome::Unreadable),
+        Err(Fault::Busy) => Answer::plain(Outcome::Busy),
+        Err(Fault::Malformed | Fault::Conflict) => Answer::plain(Outcome::Malformed),
+    }
+}
+
+const AT_CFA: u8 = 1;
+const AT_REGISTER: u8 = 2;
+const REGISTER: u8 = 3;
+const RSP: u8 = 7;
+const RBP: u8 = 6;
+
+fn ordinary(cfa_reg: u8, cfa_off: i32) -> LookedRule {
+    LookedRule {
+        cfa_reg,
+        cfa_off,
+        ra_kind: AT_CFA,
+        ra_off: -8,
+        ..LookedRule::default()
+    }
+}
+
+fn saved(rule: &mut LookedRule, ra: i16, fp: i16) {
+    (rule.ra_kind, rule.ra_off) = (AT_CFA, ra.into());
+    (rule.fp_kind, rule.fp_off) = (if fp == 0 { 0 } else { AT_CFA }, fp.into());
+}
+
+fn observed(area: &Mapped, geometry: &Geometry, pc: u64) -> Result<Answer, Fault> {
+    let mut read = |at, into: &mut [u8]| read(area, at, into);
+    let Some(found) = geometry.look_up(pc, &mut read)? else {
+        return Ok(Answer::plain(Outcome::Nothing));
+    };
+    let mut outcome = Outcome::Found;
+    let mut signal = found.is_signal();
+    let mut rule = match found.rule(geometry)? {
+        observe::Rule::Entry => ordinary(RSP, 8),
+        observe::Rule::FramePointer => LookedRule {
+            fp_kind: AT_CFA,
+            fp_off: -16,
+            ..ordinary(RBP, 16)
+        },
+        observe::Rule::Fixed { cfa, ra, fp } => {
+            let mut rule = ordinary(RSP, cfa);
+            match ra {
+                Kept::At(ra) => saved(&mut rule, ra, fp),
+                Kept::In(register) => {
+                    saved(&mut rule, 0, fp);
+                    (rule.ra_kind, rule.ra_reg) = (REGISTER, register);
+                }
+            }
+            rule
+        }
+        observe::Rule::StackSwitch { from, add, ra, fp } => {
+            let mut rule = match from {
+                Kept::At(at) => LookedRule {
+                    cfa_deref: true,
+                    ..ordinary(RSP, at.into())
+                },
+                Kept::In(register) => ordinary(register, 0),
+            };
+            saved(&mut rule, ra, fp);
+            LookedRule {
+                cfa_add: add.into(),
+                switches: true,
+                ..rule
+            }
+        }
+        observe::Rule::Outermost => LookedRule {
+            outermost: true,
+            ..LookedRule::default()
+        },
+        observe::Rule::Opaque => {
+            outcome = Outcome::Opaque;
+            LookedRule::default()
+        }
+        observe::Rule::Rows { at, len } => {
+            let mut bytes = vec![0; len as usize];
+            if !read(at, &mut bytes) {
+                return Err(Fault::Unreadable);
+            }
+            let function = framewalk_sframe::Function::alone(Arch::Amd64, found.size(), &bytes)
+                .map_err(|_| Fault::Malformed)?;
+            let row = function.row_at(found.offset().unwrap().into());
+            signal |= function.signal;
+            match row.map_err(|_| Fault::Malformed)? {
+                None => return Ok(Answer::plain(Outcome::Nothing)),
+                Some(row) => lowered(row.unwind),
+            }
+        }
+    };
+    rule.signal = signal && outcome == Outcome::Found;
+    let mut bytes = [0; MAX_NAME as usize];
+    let name = found.name(geometry, &mut bytes, &mut read)?.to_vec();
+    found.confirm(&mut read)?;
+    Ok(Answer {
+        outcome,
+        slot: found.slot,
+        rule,
+        name,
+    })
+}
+
+/// A row, as the kernel has it.
+fn lowered(unwind: Unwind) -> LookedRule {
+    let Unwind::Caller(rule) = unwind else {
+        return LookedRule {
+            outermost: true,
+            ..LookedRule::default()
+        };
+    };
+    let mut lowered = match rule.cfa {
+        Cfa::Value(Register(reg), off) => ordinary(reg, off),
+        Cfa::At(Register(reg), off) => LookedRule {
+            cfa_deref: true,
+            ..ordinary(reg, off)
+        },
+    };
+    let kept = |rule| match rule {
+        Saved::Same => (0, 0, 0),
+        Saved::AtCfa(off) => (AT_CFA, 0, off),
+        Saved::At(Register(reg), off) => (AT_REGISTER, reg, off),
+        Saved::Value(Register(reg), off) => (REGISTER, reg, off),
+    };
+    (lowered.ra_kind, lowered.ra_reg, lowered.ra_off) = kept(rule.ra);
+    (lowered.fp_kind, lowered.fp_reg, lowered.fp_off) = kept(rule.fp);
+    lowered
+}
+
+/// A function's attribute and rows, as they stand in a section.
+fn rows(random: &mut Random, size: u32) -> Vec<u8> {
+    let mut rows: Vec<Row> = Vec::new();
+    let mut start = random.below(3) as u32;
+    while start < size && rows.len() < 12 {
+        let cfa = match random.below(4) {
+            0 => Cfa::Value(Register(RBP), 16),
+            1 => Cfa::At(Register(RBP), -8),
+            _ => Cfa::Value(Register(RSP), 8 + 8 * random.below(40) as i32),
+        };
+        let fp = match random.below(3) {
+            0 => Saved::AtCfa(-16),
+            1 => Saved::At(Register(RBP), 0),
+            _ => Saved::Same,
+        };
+        let unwind = match random.below(12) {
+            0 => Unwind::Outermost,
+            _ => Unwind::Caller(CallerRule {
+                cfa,
+                ra: Saved::AtCfa(-8),
+                fp,
+                ra_signed: false,
+            }),
+        };
+        rows.push(Row { start, unwind });
+        start += 1 + random.below(u64::from(size) / 3 + 1) as u32;
+    }
+    if rows.is_empty() {
+        rows.push(Row {
+            start: 0,
+            unwind: Unwind::Outermost,
+        });
+    }
+    let mut builder = Builder::new(Arch::Amd64);
+    builder.push(FunctionRows::new(TEXT, size, rows));
+    let section = builder.finish(TEXT + 0x10_0000).unwrap();
+    framewalk_sframe::Section::parse(&section, TEXT + 0x10_0000).unwrap();
+    // Behind the header and one index entry.
+    section[28 + 16..].to_vec()
+}
+
+struct World {
+    random: Random,
+    area: Mapped,
+    slots: Vec<Slot>,
+}
+
+impl World {
+    fn new(mut random: Random) -> World {
+        let mut options = Options::new(TEXT, TEXT_LEN - random.below(100));
+        options.capacity = [1, 7, 200][random.below(3) as usize];
+        options.granule_shift = [6, 7, 10, 16][random.below(4) as usize];
+        options.heap = 8 * random.below(1000);
+        options.default_rule = match random.below(5) {
+            0 => Rule::FramePointer,
+            1 => Rule::fixed(24),
+            2 => Rule::Outermost,
+            _ => Rule::None,
+        };
+        let area = Mapped::new(&options).unwrap();
+        World {
+            random,
+            area,
+            slots: Vec::new(),
+        }
+    }
+
+    fn publish(&mut self) {
+        let random = &mut self.random;
+        let most = [40, 300, 5000][random.below(3) as usize];
+        let size = 1 + random.below(most) as u32;
+        let start = TEXT + random.below(TEXT_LEN - 200);
+        let rows = rows(random, size);
+        let word = |random: &mut Random| 8 * (random.below(200) as i16 - 100);
+        let rule = match random.below(9) {
+            0 => Rule::FramePointer,
+            1 => Rule::Outermost,
+            2 => Rule::Opaque,
+            3 => Rule::StackSwitch {
+                stack: match random.below(2) {
+                    0 => Place::At(word(random)),
+                    _ => Place::Register(random.below(16) as u8),
+                },
+                cfa: word(random),
+                ra: word(random),
+                fp: word(random),
+            },
+            4 => Rule::Fixed {
+                cfa: 8 * random.below(20) as i32,
+                ra: Place::Register(random.below(16) as u8),
+                fp: word(random),
+            },
+            5 => Rule::Fixed {
+                cfa: 8 + 8 * random.below(2000) as i32,
+                ra: Place::At(word(random)),
+                fp: word(random),
+            },
+            _ => Rule::Rows(&rows),
+        };
+        let mut function = Function::new(start, size, rule);
+        let name = format!("function {}", random.below(1000));
+        if random.below(3) > 0 {
+            function.label = Label::Name(&name);
+        }
+        function.prologue_len = random.below(3) as u16 * 4;
+        function.signal = random.below(10) == 0 && !matches!(rule, Rule::StackSwitch { .. });
+        function.runtime = random.below(10) == 0;
+        // It may be full.
+        if let Ok(slot) = self.area.publish(&function) {
+            self.slots.push(slot);
+        }
+    }
+
+    /// Any word but those that never change gets any value, often one that is nearly right.
+    fn scribble(&mut self) {
+        let random = &mut self.random;
+        let words = self.area.words();
+        let first = GEOMETRY_SIZE / 4;
+        let used = match random.below(3) {
+            0 => (HEADER_SIZE / 4) + 8 * u64::from(self.area.claimed()).min(50),
+            _ => words.len() as u64,
+        };
+        let at = (first + random.below(used.max(first + 1) - first)) as usize;
+        let Some(word) = words.get(at) else { return };
+        let old = word.load(Relaxed);
+        let value = match random.below(8) {
+            0 => 0,
+            1 => u32::MAX,
+            2 => 1 << 31,
+            3 => old ^ 1 << random.below(32),
+            4 => old.wrapping_add(1),
+            5 => old.wrapping_sub(1),
+            6 => random.below(300) as u32,
+            _ => words[first as usize + random.below(words.len() as u64 - first) as usize]
+                .load(Relaxed),
+        };
+        word.store(value, Relaxed);
+    }
+}
+
+#[test]
+fn the_kernel_and_the_observer_agree() {
+    const TEST: &str = "the_kernel_and_the_observer_agree";
+    let Some(look) = load(TEST) else { return };
+    let set = |name| {
+        std::env::var(name)
+            .ok()
+            .and_then(|value| value.parse().ok())
+    };
+    let seed = set("FRAMEWALK_AREA_SEED").unwrap_or_else(Random::any_seed);
+    let rounds = set("FRAMEWALK_AREA_ROUNDS").unwrap_or(60);
+    println!("FRAMEWALK_AREA_SEED={seed} FRAMEWALK_AREA_ROUNDS={rounds}");
+    let mut seeds = Random::new(seed);
+    let mut tally = std::collections::BTreeMap::new();
+    for round in 0..rounds {
+        let mut world = World::new(Random::new(seeds.below(u64::MAX)));
+        let geometry = geometry(&world.area);
+        for step in 0..60 {
+            match world.random.below(10) {
+                0..5 => world.publish(),
+                5 if !world.slots.is_empty() => {
+                    let slot = world.random.below(world.slots.len() as u64) as usize;
+                    world.area.tombstone(world.slots.swap_remove(slot));
+                }
+                // Every second round stays sound.
+                6.. if round % 2 == 1 => world.scribble(),
+                _ => {}
+            }
+            for _ in 0..4 {
+                let pc = geometry.text.start
+                    + world.random.below(geometry.text.end - geometry.text.start);
+                let answers = [
+                    inside(&look, &world.area, &geometry, pc),
+                    outside(&world.area, &geometry, pc),
+                ];
+                let [inside, outside] = &answers;
+                assert_eq!(
+                    inside, outside,
+                    "round {round} step {step} pc {pc:#x}: {geometry:?}"
+                );
+                *tally.entry(format!("{:?}", inside.outcome)).or_insert(0u32) += 1;
+            }
+        }
+    }
+    println!("{tally:?}");
+    for outcome in ["Found", "Nothing", "Malformed", "Opaque"] {
+        assert!(
+            tally.contains_key(outcome),
+            "{outcome} was never the answer: {tally:?}"
+        );
+    }
+}
