@@ -4,6 +4,7 @@ mod supervisor;
 mod without_std;
 
 use framewalk_announce::abi::{REGISTER, REPLACE, UNREGISTER};
+use framewalk_announce::area::observe::Geometry;
 use framewalk_announce::{Refusal, abi};
 use framewalk_sframe::{Report, check};
 use std::os::unix::fs::FileExt;
@@ -27,14 +28,18 @@ fn libraries() -> &'static Path {
     })
 }
 
-/// Compiles the example; `more` comes last.
+/// Compiles the example of sections; `more` comes last.
 fn compile(compiler: &str, name: &str, more: &[&str]) -> PathBuf {
+    compile_example(compiler, "register.c", name, more)
+}
+
+fn compile_example(compiler: &str, example: &str, name: &str, more: &[&str]) -> PathBuf {
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let status = Command::new(compiler)
         .args(["-Wall", "-Wextra", "-Werror", "-O1", "-I"])
         .arg(format!("{CRATE}/include"))
         .args(["-x", if compiler == "g++" { "c++" } else { "c" }])
-        .arg(format!("{CRATE}/examples/register.c"))
+        .arg(format!("{CRATE}/examples/{example}"))
         .args(["-x", "none", "-o"])
         .arg(&program)
         .args(more)
@@ -57,12 +62,25 @@ struct Ran {
 
 /// Runs the example; the calls get these replies, one after the other.
 fn ran(test: &str, program: &Path, replies: [Reply; 3]) -> Option<Ran> {
-    let mut replies = replies.into_iter();
     let mut section = None;
-    let answer = |call: &Call| {
+    let ran = ran_with(test, program, replies, |call| {
         if section.is_none() {
             section = Some(look(call));
         }
+    })?;
+    Some(Ran { section, ..ran })
+}
+
+/// The same; `see` is shown each call while its caller waits.
+fn ran_with(
+    test: &str,
+    program: &Path,
+    replies: [Reply; 3],
+    mut see: impl FnMut(&Call),
+) -> Option<Ran> {
+    let mut replies = replies.into_iter();
+    let answer = |call: &Call| {
+        see(call);
         replies.next().unwrap_or(Reply::Errno(libc::EINVAL))
     };
     let work = || Command::new(program).output().unwrap();
@@ -73,7 +91,7 @@ fn ran(test: &str, program: &Path, replies: [Reply; 3]) -> Option<Ran> {
             Some(Ran {
                 said: said.lines().map(str::to_owned).collect(),
                 calls,
-                section,
+                section: None,
             })
         }
         Err(why) => {
@@ -85,11 +103,16 @@ fn ran(test: &str, program: &Path, replies: [Reply; 3]) -> Option<Ran> {
 
 /// Checks the section that a waiting caller registers.
 fn look(call: &Call) -> Report {
+    check(&bytes(call), call.rest[0])
+}
+
+/// What a waiting caller registers.
+fn bytes(call: &Call) -> Vec<u8> {
     let [address, length, _] = call.rest;
     let memory = std::fs::File::open(format!("/proc/{}/mem", call.thread)).unwrap();
     let mut bytes = vec![0; length as usize];
     memory.read_exact_at(&mut bytes, address).unwrap();
-    check(&bytes, address)
+    bytes
 }
 
 #[test]
@@ -125,6 +148,92 @@ fn the_example_announces_generated_code_from_a_constructor() {
         (UNREGISTER, key, [0; 3]),
     ];
     assert_eq!(calls, expected);
+}
+
+/// What the example of areas prints, with these answers.
+fn area_says(answer: i64, replace: i64) -> Vec<String> {
+    let said = format!(
+        "answer {answer}
+framed returns 43
+fixed returns 42, slot 0
+pushing returns 44, slot 1
+moved returns 42, slot 2
+tombstone 0
+again -22
+mistake -22
+old slot -22
+replace {replace}"
+    );
+    said.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_example_of_areas_describes_generated_code() {
+    let name = "the_example_of_areas_describes_generated_code";
+    let program = compile_example("gcc", "area.c", name, &["-std=c11", &archive()]);
+    let mut areas = Vec::new();
+    let see = |call: &Call| {
+        if call.registers() {
+            let maps = std::fs::read_to_string(format!("/proc/{}/maps", call.thread)).unwrap();
+            let line = maps.lines().find(|line| {
+                let start = format!("{:x}-", call.rest[0]);
+                line.starts_with(&start)
+            });
+            assert!(line.unwrap().contains("sframe-area"), "{line:?}");
+            areas.push(bytes(call));
+        }
+    };
+    let replies = [Reply::Value(3), Reply::Value(4), Reply::Value(1)];
+    let Some(ran) = ran_with(name, &program, replies, see) else {
+        return;
+    };
+    assert_eq!(ran.said, area_says(3, 4));
+    // Each as large as it says, and the second one in the place of the first; taken back once.
+    let [first, second] = [&areas[0], &areas[1]].map(|bytes| {
+        let header = bytes.first_chunk().unwrap();
+        Geometry::parse(header, bytes.len() as u64).unwrap()
+    });
+    assert_eq!([first.capacity, second.capacity], [1024, 2048]);
+    let key = ran.calls[0].key;
+    assert_eq!([first.key, second.text.start], [key; 2]);
+    let calls = ran.calls.iter().map(|c| (c.option, c.key, c.rest[2]));
+    let expected = [
+        (REGISTER, key, abi::KIND_AREA),
+        (REGISTER, key, abi::KIND_AREA | REPLACE),
+        (UNREGISTER, key, 0),
+    ];
+    assert_eq!(calls.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn an_area_works_whatever_registering_it_is_answered() {
+    let name = "an_area_works_whatever_registering_it_is_answered";
+    let program = compile_example("gcc", "area.c", name, &["-std=c11", &archive()]);
+    for (errno, answer) in [(libc::EINVAL, 0), (libc::EEXIST, -17), (libc::ENOSPC, -28)] {
+        let Some(ran) = ran_with(name, &program, [Reply::Errno(errno); 3], |_| {}) else {
+            return;
+        };
+        assert_eq!(ran.said, area_says(answer, answer));
+        // What was refused is not taken back.
+        let registered = ran.calls.iter().filter(|call| call.registers()).count();
+        assert_eq!(
+            (registered, ran.calls.len()),
+            (2, 2 + usize::from(answer == 0))
+        );
+    }
+}
+
+#[test]
+fn the_example_of_areas_is_c_plus_plus_too() {
+    let name = "the_example_of_areas_is_c_plus_plus_too";
+    if Command::new("g++").arg("--version").output().is_err() {
+        println!("SKIPPED {name}: no g++");
+        return;
+    }
+    let program = compile_example("g++", "area.c", name, &["-std=c++11", &archive()]);
+    if let Some(ran) = ran_with(name, &program, [Reply::Value(1); 3], |_| {}) {
+        assert_eq!(ran.said, area_says(1, 1));
+    }
 }
 
 #[test]
@@ -182,7 +291,20 @@ fn the_shared_library_needs_nobody_and_cannot_panic() {
     }
 
     let library = libraries().join("libframewalk_announce.so");
-    without_std::assert_alone(&library, &["framewalk_register", "framewalk_unregister"]);
+    let functions = [
+        "framewalk_area_answer",
+        "framewalk_area_create",
+        "framewalk_area_destroy",
+        "framewalk_area_map",
+        "framewalk_area_move",
+        "framewalk_area_publish",
+        "framewalk_area_replace",
+        "framewalk_area_reset",
+        "framewalk_area_tombstone",
+        "framewalk_register",
+        "framewalk_unregister",
+    ];
+    without_std::assert_alone(&library, &functions);
     assert_eq!(without_std::needs(&program), 2, "libc and the library");
 }
 
