@@ -37,6 +37,9 @@ static __always_inline u64 fw_rule_pack(const struct fw_rule *rule)
 
 static __always_inline void fw_rule_unpack(struct fw_rule *rule, u64 packed)
 {
+	/* What is never packed; the rule before this one may have had it. */
+	rule->cfa_add = 0;
+	rule->switches = 0;
 	rule->cfa_off = (s32)((u32)packed << (32 - FW_PACK_CFA)) >> (32 - FW_PACK_CFA);
 	rule->ra_off = (s32)((u32)(packed >> 18) << (32 - FW_PACK_SLOT)) >> (32 - FW_PACK_SLOT);
 	rule->fp_off = (s32)((u32)(packed >> 31) << (32 - FW_PACK_SLOT)) >> (32 - FW_PACK_SLOT);
