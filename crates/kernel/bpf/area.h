@@ -77,14 +77,54 @@ static __always_inline u64 fw_area_heap(const struct fw_walk *w, const struct fw
 	return w->area.heap_used < room ? w->area.heap_used : room;
 }
 
+/* ---- what is known from before ---------------------------------------------------------------
+ * A producer counts a tombstone before the code goes away. So what was found at a pc still holds while the count is
+ * the same, if the pc is on the stack of the thread that is walked, as it is here. The count is read once a walk. */
+
+static __always_inline struct fw_area_known *fw_area_known_at(struct fw_walk *w, u64 pc)
+{
+	return &w->area.known[pc * FW_CACHE_MIX >> (64 - FW_AREA_KNOWN_BITS)];
+}
+
+/* By the words that were seen last, w->rule and w->area.described are what was found before. */
+static __always_inline bool fw_area_is_known(struct fw_walk *w, const struct fw_section *area, u64 pc)
+{
+	const struct fw_area_known *known = fw_area_known_at(w, pc);
+
+	if (known->area != area->number || known->pc != pc || known->generation != w->area.seen_generation ||
+	    known->tombstones != w->area.seen_tombstones)
+		return false;
+	fw_rule_unpack(&w->rule, known->rule);
+	w->area.described = known->described;
+	return true;
+}
+
+/* Keeps what was found now, if it fits and all that belongs to it was to be had. */
+static __always_inline void fw_area_keep(struct fw_walk *w, const struct fw_section *area, u64 pc)
+{
+	struct fw_area_known *known = fw_area_known_at(w, pc);
+	u64 rule = fw_rule_pack(&w->rule);
+
+	if (!rule || !w->area.slot || !area->number || (w->area.hit.how >> 8 & FW_AREA_NAMED && !w->area.named))
+		return;
+	known->area = area->number;
+	known->pc = pc;
+	known->generation = w->area.generation;
+	known->tombstones = w->area.tombstones;
+	known->rule = rule;
+	known->described = w->area.described;
+}
+
 /* Begins a lookup. */
-static __always_inline int fw_area_begin(struct fw_walk *w, const struct fw_section *area)
+static __always_inline int fw_area_begin(struct fw_walk *w, const struct fw_section *area, u64 pc)
 {
 	w->area.slot = 0;
 	w->area.named = 0;
 	w->area.unnamed = 0;
 	if (!area->capacity)
 		return FW_LOOKUP_NONE;
+	if (w->area.seen == area->number && fw_area_is_known(w, area, pc))
+		return FW_LOOKUP_KNOWN;
 	return fw_area_want_words(w, area, FW_AREA_AT_WORDS);
 }
 
@@ -93,9 +133,15 @@ static __always_inline int fw_area_words(struct fw_walk *w, const struct fw_sect
 	u64 granule = place >> (area->granule_shift & 31);
 
 	w->area.generation = w->area.bytes.words.generation;
+	w->area.tombstones = w->area.bytes.words.tombstones;
 	w->area.heap_used = w->area.bytes.words.heap_used;
 	if (w->area.generation & 1)
 		return FW_LOOKUP_BUSY;
+	w->area.seen = area->number;
+	w->area.seen_generation = w->area.generation;
+	w->area.seen_tombstones = w->area.tombstones;
+	if (fw_area_is_known(w, area, area->start + place))
+		return FW_LOOKUP_KNOWN;
 	/* Granule 0 has the entries before it. */
 	return fw_area_want(w, area, FW_AREA_AT_INDEX, fw_area_index_at(area->capacity) + 4 * granule - 4, 8);
 }
@@ -291,7 +337,7 @@ __noinline int fw_area_look(struct fw_walk *w, u64 pc)
 	if (!w->searching) {
 		w->searching = 1;
 		w->area.tries = 0;
-		found = fw_area_begin(w, area);
+		found = fw_area_begin(w, area, pc);
 		if (found == FW_LOOKUP_NONE)
 			return fw_area_meaning(w, area, 0);
 		return found;
@@ -300,26 +346,29 @@ __noinline int fw_area_look(struct fw_walk *w, u64 pc)
 	if (found == FW_LOOKUP_ROWS)
 		found = fw_area_stage(w, area, pc - area->start);
 	if (found == FW_LOOKUP_BUSY && w->area.tries++ < FW_AREA_TRIES)
-		found = fw_area_begin(w, area);
+		found = fw_area_begin(w, area, pc);
 	return found;
 }
 
-/* Adds what the area says of the frame that was noted last. Such a frame is an address, whatever is mapped there. */
-__noinline int fw_describe(struct fw_walk *w)
+/* What the area says of the frame, in a word. */
+static __always_inline u64 fw_describe(struct fw_walk *w, const struct fw_section *area)
 {
-	const struct fw_section *area;
-	u32 how, at;
+	u32 how = w->area.slot ? w->area.hit.how : area->how;
+
+	if (w->area.unnamed)
+		w->area.named = fw_send_name(w, area->number, w->area.generation, w->area.slot);
+	return w->area.named | (how >> 8 & FW_AREA_RUNTIME ? FW_DESCRIBED_RUNTIME : 0);
+}
+
+/* Adds w->area.described to the frame that was noted last. Such a frame is an address, whatever is mapped there. */
+__noinline int fw_add_described(struct fw_walk *w)
+{
 	u64 word;
+	u32 at;
 
 	if (!w)
 		return 0;
-	area = &w->sections[w->section & (FW_SECTIONS - 1)].section;
-	how = w->area.slot ? w->area.hit.how : area->how;
-	if (w->area.unnamed)
-		w->area.named = fw_send_name(w, area->number, w->area.generation, w->area.slot);
-	word = w->area.named;
-	if (how >> 8 & FW_AREA_RUNTIME)
-		word |= FW_DESCRIBED_RUNTIME;
+	word = w->area.described;
 	at = w->num_words;
 	if (!word || !at || at >= FW_WORDS)
 		return 0;
@@ -349,13 +398,19 @@ static __always_inline int fw_find_in_area(struct fw_walk *w, struct fw_near *ne
 		FW_COUNT(busy_areas, 1);
 		return FW_GO;
 	case FW_LOOKUP_FOUND:
+	case FW_LOOKUP_KNOWN:
 	case FW_LOOKUP_OPAQUE:
 		break;
 	default:
 		return FW_GO;
 	}
 	near->frames++;
-	fw_describe(w);
+	if (found != FW_LOOKUP_KNOWN) {
+		w->area.described = fw_describe(w, &near->section);
+		if (found == FW_LOOKUP_FOUND)
+			fw_area_keep(w, &near->section, pc);
+	}
+	fw_add_described(w);
 	w->rule_origin = FW_ORIGIN_FRAME_AREA;
 	return found == FW_LOOKUP_OPAQUE ? FW_STOP(FW_STOP_OPAQUE) : FW_BY_RULE;
 }

@@ -41,6 +41,7 @@ static __always_inline u32 ask(struct fw_walk *w, u64 pc)
 	w->pieces = 0;
 	w->piece_len = 0;
 	w->area.len = 0;
+	w->area.seen = 0;
 	for (u32 i = FW_MOST_STAGES + fw_nought; i && found == FW_LOOKUP_MISS && can_loop; i--) {
 		found = fw_area_look(w, pc);
 		if (found == FW_LOOKUP_MISS && !(w->area.len ? fw_fetch_area(w, true) : fw_fetch_piece(w, true)))

@@ -27,9 +27,10 @@ struct fw_rule {
 	u8 switches; /* the CFA may lie on another stack */
 };
 
-/* What a search of a table, a section or an area answers. ROWS: of an area, that its rows are to be searched. */
+/* What a search of a table, a section or an area answers. ROWS: of an area, that its rows are to be searched;
+ * KNOWN: found before. */
 enum { FW_LOOKUP_FOUND = 0, FW_LOOKUP_NONE = 1, FW_LOOKUP_BAD = 2, FW_LOOKUP_MISS = 3, FW_LOOKUP_BUSY = 4,
-       FW_LOOKUP_ROWS = 5, FW_LOOKUP_OPAQUE = 6 };
+       FW_LOOKUP_ROWS = 5, FW_LOOKUP_OPAQUE = 6, FW_LOOKUP_KNOWN = 7 };
 
 /* AMD64 psABI, figure 3.36. */
 #define FW_REG_FP 6

@@ -94,6 +94,18 @@ struct fw_area_words {
 /* A frame needs three words at most: CFA, RA, FP. */
 #define FW_KEPT 4
 
+/* What was found at a place of an area, for later frames and walks: it holds as long as no entry of the area died. */
+struct fw_area_known {
+	u64 area; /* number of the registration */
+	u64 pc;
+	u32 generation;
+	u32 tombstones;
+	u64 rule;      /* packed (cache.h) */
+	u64 described; /* the second word of its frame; 0: it has none */
+};
+
+#define FW_AREA_KNOWN_BITS 6
+
 /* Where a lookup in a frame area stands (area.h), what was fetched, and what was found. */
 enum fw_area_stage {
 	FW_AREA_AT_WORDS,
@@ -126,8 +138,15 @@ struct fw_area_search {
 	u32 slot; /* of the hit, plus 1; 0: none */
 	struct fw_area_entry hit;
 	int answer;
+	u32 tombstones;
 	u32 unnamed; /* its name was read, and is to be sent */
 	u64 named;   /* the number of its name */
+	u64 described; /* the second word of the frame */
+	/* The area whose words this walk has seen last: `generation` and `tombstones` are they. */
+	u64 seen;
+	u32 seen_generation;
+	u32 seen_tombstones;
+	struct fw_area_known known[1 << FW_AREA_KNOWN_BITS];
 };
 
 _Static_assert(__builtin_offsetof(struct fw_area_words, tombstones) == FW_AREA_TOMBSTONES_AT - FW_AREA_GENERATION_AT, "");

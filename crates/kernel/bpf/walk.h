@@ -229,6 +229,7 @@ static __always_inline void fw_begin(struct fw_walk *w, u32 limit)
 	w->num_words = w->num_kernel;
 	w->window_len = 0;
 	w->num_switches = 0;
+	w->area.seen = 0;
 	w->limit = limit;
 	w->origin = FW_ORIGIN_REGISTERS;
 	w->is_return = 0;
