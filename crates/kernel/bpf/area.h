@@ -77,6 +77,11 @@ static __always_inline u64 fw_area_heap(const struct fw_walk *w, const struct fw
 	return w->area.heap_used < room ? w->area.heap_used : room;
 }
 
+static __always_inline const struct fw_section *fw_area_of(const struct fw_walk *w)
+{
+	return &w->sections[w->section & (FW_SECTIONS - 1)].section;
+}
+
 /* ---- what is known from before ---------------------------------------------------------------
  * A producer counts a tombstone before the code goes away. So what was found at a pc still holds while the count is
  * the same, if the pc is on the stack of the thread that is walked, as it is here. The count is read once a walk. */
@@ -116,8 +121,13 @@ static __always_inline void fw_area_keep(struct fw_walk *w, const struct fw_sect
 }
 
 /* Begins a lookup. */
-static __always_inline int fw_area_begin(struct fw_walk *w, const struct fw_section *area, u64 pc)
+__noinline int fw_area_begin(struct fw_walk *w, u64 pc)
 {
+	const struct fw_section *area;
+
+	if (!w)
+		return FW_LOOKUP_BAD;
+	area = fw_area_of(w);
 	w->area.slot = 0;
 	w->area.named = 0;
 	w->area.unnamed = 0;
@@ -211,10 +221,14 @@ static __always_inline void fw_area_rows(struct fw_walk *w, const struct fw_sect
 }
 
 /* What the words mean that were found, or the default rule. */
-static __always_inline int fw_area_meaning(struct fw_walk *w, const struct fw_section *area, u64 place)
+__noinline int fw_area_meaning(struct fw_walk *w, u64 place)
 {
 	struct fw_rule blank = {};
+	const struct fw_section *area;
 
+	if (!w)
+		return FW_LOOKUP_BAD;
+	area = fw_area_of(w);
 	w->rule = blank;
 	if (w->area.slot)
 		return fw_area_lower(&w->rule, w->area.hit.how, w->area.hit.rule[0], w->area.hit.rule[1],
@@ -269,7 +283,7 @@ static __always_inline int fw_area_still(struct fw_walk *w)
 /* When both chains are looked through. */
 static __always_inline int fw_area_found(struct fw_walk *w, const struct fw_section *area, u64 place)
 {
-	w->area.answer = fw_area_meaning(w, area, place);
+	w->area.answer = fw_area_meaning(w, place);
 	if (!w->area.slot)
 		return fw_area_want_words(w, area, FW_AREA_AT_STILL);
 	if (w->area.answer == FW_LOOKUP_BAD)
@@ -294,10 +308,14 @@ static __always_inline int fw_area_search(struct fw_walk *w, const struct fw_sec
 }
 
 /* One stage, by the bytes that were fetched for it. */
-static __always_inline int fw_area_stage(struct fw_walk *w, const struct fw_section *area, u64 place)
+__noinline int fw_area_stage(struct fw_walk *w, u64 place)
 {
+	const struct fw_section *area;
 	int found;
 
+	if (!w)
+		return FW_LOOKUP_BAD;
+	area = fw_area_of(w);
 	switch (w->area.stage) {
 	case FW_AREA_AT_WORDS:
 		return fw_area_words(w, area, place);
@@ -326,27 +344,22 @@ static __always_inline int fw_area_stage(struct fw_walk *w, const struct fw_sect
 
 /* Goes on with the lookup of `pc` in the area of w->section: FOUND: by w->rule; NONE: it says nothing. MISS: bytes of
  * the area (w->area.len) or a piece of rows are needed first. */
-__noinline int fw_area_look(struct fw_walk *w, u64 pc)
+static __always_inline int fw_area_look(struct fw_walk *w, u64 pc)
 {
-	const struct fw_section *area;
+	u64 place = pc - fw_area_of(w)->start;
 	int found;
 
-	if (!w)
-		return FW_LOOKUP_BAD;
-	area = &w->sections[w->section & (FW_SECTIONS - 1)].section;
 	if (!w->searching) {
 		w->searching = 1;
 		w->area.tries = 0;
-		found = fw_area_begin(w, area, pc);
-		if (found == FW_LOOKUP_NONE)
-			return fw_area_meaning(w, area, 0);
-		return found;
+		found = fw_area_begin(w, pc);
+		return found == FW_LOOKUP_NONE ? fw_area_meaning(w, 0) : found;
 	}
-	found = fw_area_stage(w, area, pc - area->start);
+	found = fw_area_stage(w, place);
 	if (found == FW_LOOKUP_ROWS)
-		found = fw_area_stage(w, area, pc - area->start);
+		found = fw_area_stage(w, place);
 	if (found == FW_LOOKUP_BUSY && w->area.tries++ < FW_AREA_TRIES)
-		found = fw_area_begin(w, area, pc);
+		found = fw_area_begin(w, pc);
 	return found;
 }
 

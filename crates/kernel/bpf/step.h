@@ -137,9 +137,13 @@ __noinline int fw_switch_stack(struct fw_walk *w, u64 ra, u64 cfa)
 {
 	if (!w)
 		return FW_STOP(FW_STOP_LOOP);
-	for (u32 i = 0; i < FW_MAX_SWITCHES; i++)
-		if (i < w->num_switches && w->switches[i].ra == ra && w->switches[i].cfa == cfa)
+	/* Counting down from a number that the verifier does not know. */
+	for (u32 i = w->num_switches; i && can_loop; i--) {
+		u32 at = (i - 1) & (FW_MAX_SWITCHES - 1);
+
+		if (w->switches[at].ra == ra && w->switches[at].cfa == cfa)
 			return FW_STOP(FW_STOP_LOOP);
+	}
 	if (w->num_switches >= FW_MAX_SWITCHES)
 		return FW_STOP(FW_STOP_CFA_NOT_ABOVE);
 	w->switches[w->num_switches & (FW_MAX_SWITCHES - 1)].ra = ra;
