@@ -254,6 +254,35 @@ fn an_observer_sees_a_function_from_its_reachability_to_its_death() {
 }
 
 #[test]
+fn one_who_goes_through_the_entries_sees_them_whole() {
+    model(3, || {
+        let mut area = area(1, 1);
+        let observer = area.clone();
+        let thread = thread::spawn(move || {
+            // Without the index, as those do who list what there is.
+            let words = observer.words();
+            let at = |field| (HEADER_SIZE + field) as u32 / 4;
+            let state = words.get_acquire(at(STATE));
+            let said = [START, SIZE, HOW, COOKIE].map(|field| words.get(at(field)));
+            fence(Acquire);
+            if state & 7 == LIVE && words.get(at(STATE)) == state {
+                let generation = words.get(GENERATION_AT as u32 / 4);
+                if generation << STATE_BITS == state & !7 {
+                    let number = 1 + generation / 2;
+                    assert_eq!(said, [8 * number, 16 * number, number, number]);
+                }
+            }
+        });
+        for number in [1, 2] {
+            area.publish(&entry(8 * number, 16 * number, number))
+                .unwrap();
+            area.reset();
+        }
+        thread.join().unwrap();
+    });
+}
+
+#[test]
 fn pruning_and_pushing_at_the_same_time_lose_nothing() {
     model(2, || {
         let area = area(8, 1);
