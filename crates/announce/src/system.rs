@@ -4,6 +4,8 @@
 //! On machines other than x86-64 and AArch64 every call answers `-ENOSYS`: nobody hears announcements there.
 #![allow(unsafe_code)]
 
+use core::ptr::NonNull;
+
 /// Numbers of the calls that this crate makes.
 #[cfg(target_arch = "x86_64")]
 mod number {
@@ -145,55 +147,75 @@ pub fn readable(address: usize) -> bool {
     result != -EFAULT
 }
 
-/// New memory of zeros, private to the process, that bears a name where the process's mappings are listed; or an errno.
+/// New memory of zeros, private to the process, whose first page bears a name where the process's mappings are listed; or
+/// an errno.
 ///
-/// The name is that of a file in memory, which nobody has open afterwards. Where no such file is to be had (a filter of
-/// system calls, no file descriptor left) the memory is anonymous, and is given the name where the kernel can do that.
-pub(crate) fn map(name: &core::ffi::CStr, length: usize) -> Result<core::ptr::NonNull<u8>, i32> {
+/// The name is that of a file in memory, which nobody has open afterwards. Only the first page is of that file: a written
+/// page of a private mapping is a copy, and the file keeps the original. Where no such file is to be had (a filter of
+/// system calls, no file descriptor left) all of the memory is given the name where the kernel can do that.
+pub(crate) fn map(name: &core::ffi::CStr, length: usize) -> Result<NonNull<u8>, i32> {
+    let memory = map_anonymous(length)?;
+    if name_first_page(memory, name)? {
+        return Ok(memory);
+    }
+    const SET_VMA: usize = 0x5356_4d41;
+    const ANONYMOUS_NAME: usize = 0;
+    let (at, name) = (memory.as_ptr() as usize, name.as_ptr() as usize);
+    // SAFETY: names a mapping of ours, if it does anything at all.
+    unsafe { call(number::PRCTL, [SET_VMA, ANONYMOUS_NAME, at, length, name]) };
+    Ok(memory)
+}
+
+/// New memory of zeros, private to the process.
+pub(crate) fn map_anonymous(length: usize) -> Result<NonNull<u8>, i32> {
+    // SAFETY: a mapping where the kernel likes is nobody else's.
+    let result = unsafe { mmap(0, length, ANONYMOUS, usize::MAX) };
+    let address = usize::try_from(result).map_err(|_| result.unsigned_abs() as i32)?;
+    NonNull::new(address as *mut u8).ok_or(EFAULT as i32)
+}
+
+/// Puts the first page of a new file in memory, of zeros, in the place of a new one of zeros. False if there is no such file.
+fn name_first_page(memory: NonNull<u8>, name: &core::ffi::CStr) -> Result<bool, i32> {
     const CLOSE_ON_EXEC: usize = 1;
+    const FIXED: usize = 0x10;
     let name = name.as_ptr() as usize;
     // SAFETY: the name ends with a 0 and is only read.
     let file = unsafe { call(number::MEMFD_CREATE, [name, CLOSE_ON_EXEC, 0, 0, 0]) };
-    let file = usize::try_from(file).ok();
-    let mut mapped = Err(EFAULT as i32);
-    if let Some(file) = file {
-        // SAFETY: the file is our own, new and empty.
-        if unsafe { call(number::FTRUNCATE, [file, length, 0, 0, 0]) } == 0 {
-            mapped = map_private(length, Some(file));
-        }
-        // SAFETY: nobody else knows of it.
-        unsafe { call(number::CLOSE, [file, 0, 0, 0, 0]) };
-    }
-    if mapped.is_err() {
-        const SET_VMA: usize = 0x5356_4d41;
-        const ANONYMOUS_NAME: usize = 0;
-        mapped = map_private(length, None);
-        if let Ok(memory) = mapped {
-            let memory = memory.as_ptr() as usize;
-            let arguments = [SET_VMA, ANONYMOUS_NAME, memory, length, name];
-            // SAFETY: names a mapping of ours, if it does anything at all.
-            unsafe { call(number::PRCTL, arguments) };
+    let Ok(file) = usize::try_from(file) else {
+        return Ok(false);
+    };
+    // SAFETY: the file is our own, new and empty.
+    let named = unsafe { call(number::FTRUNCATE, [file, 1, 0, 0, 0]) } == 0;
+    let mut result = Ok(named);
+    if named {
+        let at = memory.as_ptr() as usize;
+        // SAFETY: nothing was written to this page yet, and all of it is ours. (A byte stands for its page.)
+        let answer = unsafe { mmap(at, 1, FIXED, file) };
+        if answer != at as isize {
+            // Older kernels may have unmapped the page before they found no memory, and then anybody may be there by now: all of
+            // the range is given up, and none of it touched.
+            result = Err(answer.unsigned_abs() as i32);
         }
     }
-    mapped
+    // SAFETY: nobody else knows of it.
+    unsafe { call(number::CLOSE, [file, 0, 0, 0, 0]) };
+    result
 }
 
-/// New memory of zeros, private to the process; of a file, if there is one.
-pub(crate) fn map_private(
-    length: usize,
-    file: Option<usize>,
-) -> Result<core::ptr::NonNull<u8>, i32> {
+const ANONYMOUS: usize = 0x20;
+
+/// mmap(2) of private memory, readable and writable.
+///
+/// # Safety
+///
+/// With MAP_FIXED in `flags`, what is mapped there is the caller's, who has nothing in it.
+unsafe fn mmap(address: usize, length: usize, flags: usize, file: usize) -> isize {
     const READ_WRITE: usize = 3;
     const PRIVATE: usize = 2;
     const NO_RESERVE: usize = 0x4000;
-    const ANONYMOUS: usize = 0x20;
-    let anonymous = if file.is_none() { ANONYMOUS } else { 0 };
-    let flags = PRIVATE | NO_RESERVE | anonymous;
-    let file = file.unwrap_or(usize::MAX);
-    // SAFETY: a mapping where the kernel likes is nobody else's.
-    let result = unsafe { call6(number::MMAP, [0, length, READ_WRITE, flags, file, 0]) };
-    let address = usize::try_from(result).map_err(|_| result.unsigned_abs() as i32)?;
-    core::ptr::NonNull::new(address as *mut u8).ok_or(EFAULT as i32)
+    let flags = flags | PRIVATE | NO_RESERVE;
+    // SAFETY: the caller's promise.
+    unsafe { call6(number::MMAP, [address, length, READ_WRITE, flags, file, 0]) }
 }
 
 /// munmap(2).
@@ -201,7 +223,7 @@ pub(crate) fn map_private(
 /// # Safety
 ///
 /// What [`map`] answered for this length, and nobody uses it any more.
-pub(crate) unsafe fn unmap(memory: core::ptr::NonNull<u8>, length: usize) {
+pub(crate) unsafe fn unmap(memory: NonNull<u8>, length: usize) {
     // SAFETY: the caller's promise.
     unsafe { call(number::MUNMAP, [memory.as_ptr() as usize, length, 0, 0, 0]) };
 }

@@ -46,6 +46,9 @@ fn the_mapping_has_a_name_and_goes_with_the_area() {
     let line = line(address).unwrap();
     assert!(line.contains("sframe-area"), "{line}");
     assert!(line.contains(" rw-p "), "private: {line}");
+    // The rest follows, and is no file that would keep a copy of each page.
+    let rest = self::line(address + area.area_len() - 1).unwrap();
+    assert!(rest.contains(" rw-p 00000000 00:00 0"), "{rest}");
     // Nothing was registered: nothing is taken back.
     assert_eq!(area.unregister(), None);
     let slot = area.publish(&function(TEXT + 64)).unwrap();

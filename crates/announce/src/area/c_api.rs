@@ -100,7 +100,7 @@ pub unsafe extern "C" fn framewalk_area_map(options: *const AreaOptions) -> *mut
         how: given.how,
         rule: given.rule,
     };
-    let Ok(place) = crate::system::map_private(PLACE, None) else {
+    let Ok(place) = crate::system::map_anonymous(PLACE) else {
         return null_mut();
     };
     match Mapped::with_default(&options, described) {

@@ -2,9 +2,11 @@
 //!
 //! The memory is private to the process, not shared: after fork(2) parent and child generate different code at the same
 //! addresses, and each has to describe its own. (The registry copies the registration at the same moment.) In a shared
-//! mapping both would claim slots of one area, and each would describe the other's code. It is a mapping of a
-//! file in memory all the same, for the file's name: `/memfd:sframe-area` in `/proc/PID/maps` is how one finds it who
-//! did not hear the registration.
+//! mapping both would claim slots of one area, and each would describe the other's code.
+//!
+//! Its first page, with the header, is that of a file in memory all the same, for the file's name: `/memfd:sframe-area` in
+//! `/proc/PID/maps` is how one finds it who did not hear the registration. The rest lies right behind, and is anonymous:
+//! the header says how much it is.
 #![allow(unsafe_code)]
 
 use super::layout::Described;
