@@ -1,4 +1,4 @@
-//! What publishing costs: nanoseconds for a function, alone and among several threads, and the memory of an area.
+//! What publishing costs: nanoseconds for a function, alone and among several threads.
 //!
 //! ```sh
 //! cargo run --release -p framewalk-announce --example publish_cost
@@ -88,11 +88,4 @@ fn main() {
         }
     });
     println!("publish and tombstone the one before: {replaced:.0} ns");
-    let smaps = std::fs::read_to_string("/proc/self/smaps").expect("smaps");
-    let mut lines = smaps
-        .lines()
-        .skip_while(|line| !line.contains("sframe-area"));
-    for line in lines.by_ref().take(8) {
-        println!("{line}");
-    }
 }
