@@ -3,9 +3,10 @@
 //! The structs have the words of the layout in place of [`Rule`]s; they are checked like those.
 #![allow(unsafe_code)]
 
+use super::function::{Options, PublishError, Slot};
 use super::layout::Described;
 use super::mapping::Mapped;
-use super::produce::{Options, PublishError, Raw, Slot};
+use super::produce::Raw;
 use super::rule::Rule;
 use crate::register::Answer;
 use core::ffi::{c_char, c_int, c_void};

@@ -9,8 +9,9 @@
 //! the header says how much it is.
 #![allow(unsafe_code)]
 
+use super::function::{CreateError, Options};
 use super::layout::Described;
-use super::produce::{Area, CreateError, Options};
+use super::produce::Area;
 use super::rule::encode;
 use crate::register::Answer;
 use crate::system;

@@ -21,6 +21,7 @@
 //! ```
 
 pub mod c_api;
+mod function;
 pub mod layout;
 mod mapping;
 pub mod observe;
@@ -29,6 +30,7 @@ pub mod protocol;
 mod rule;
 mod words;
 
+pub use function::{CreateError, Function, Label, Options, PublishError, Slot};
 pub use mapping::Mapped;
-pub use produce::{Area, CreateError, Function, Label, Options, PublishError, Slot};
+pub use produce::Area;
 pub use rule::{Place, Rule, RuleError};
