@@ -1,6 +1,6 @@
 //! Frame areas for C: `include/framewalk.h`, which `./run header` prints, says what the functions do.
 //!
-//! The structs have the words of the layout in place of [`Rule`]s; they are checked like those.
+//! The structs have the words of the layout in place of [`super::Rule`]s; they are checked like those.
 #![allow(unsafe_code)]
 
 use super::function::{Options, PublishError, Slot};

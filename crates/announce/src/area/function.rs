@@ -145,7 +145,7 @@ impl<'a> Function<'a> {
     }
 }
 
-/// Which entry: what [`Area::publish`] answers. It means nothing to another area, nor after a reset.
+/// Which entry: what [`super::Area::publish`] answers. It means nothing to another area, nor after a reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Slot {
     pub(super) number: u32,
