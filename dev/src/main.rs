@@ -55,7 +55,7 @@ const TASKS: &[Task] = &[
     #[cfg(feature = "bench")]
     Task {
         name: "bench",
-        arguments: "[cost] [python] [dwarf] [conversion] [announce] [audit] [integrity] [build]",
+        arguments: "[cost] [python] [dwarf] [conversion] [announce] [audit] [integrity] [area] [build]",
         help: "measure, and print one table (as root)",
         run: bench::run,
     },

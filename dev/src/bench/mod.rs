@@ -5,6 +5,7 @@
 
 mod announce;
 mod announce_audit;
+mod area;
 mod build;
 mod conversion;
 mod cost;
@@ -37,6 +38,7 @@ const PARTS: &[(&str, Part)] = &[
     ("audit", announce_audit::run),
     ("announce", announce::run),
     ("integrity", integrity::run),
+    ("area", area::run),
     ("build", build::run),
 ];
 
