@@ -1,0 +1,158 @@
+//! Functions that are compiled, run and freed while a recording looks at them.
+//!
+//! `FRAMEWALK_JIT=THREADS,FUNCTIONS,SECONDS` asks for more than the few that a test has time for, in a program that is
+//! built for speed.
+
+#[path = "jits/programs.rs"]
+mod programs;
+#[allow(dead_code)]
+#[path = "recording/recorded.rs"]
+mod recorded;
+#[allow(dead_code)]
+#[path = "recording/targets.rs"]
+mod targets;
+#[path = "jits/timed.rs"]
+mod timed;
+
+use programs::program;
+use recorded::{framewalk, skip, words};
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+use targets::Directory;
+
+/// Bytes in which one function stands at a time.
+const BLOCK: u64 = 2048;
+
+/// The clocks of program and recording are compared with each other by way of the wall clock.
+const CLOCKS_DIFFER: f64 = 1e6;
+
+/// When a function was described at most, by the wall clock.
+struct Life {
+    begin: f64,
+    end: f64,
+}
+
+/// What the program wrote: each function's life, and how many blocks they lived in.
+fn journal(path: &Path) -> (HashMap<String, Life>, usize) {
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut lines = text.lines();
+    let (mono, wall) = lines.next().unwrap().split_once(' ').unwrap();
+    let offset = wall.parse::<i128>().unwrap() - mono.parse::<i128>().unwrap();
+    let (mut lives, mut blocks) = (HashMap::new(), BTreeSet::new());
+    for line in lines {
+        let mut words = line.split(' ');
+        let name = words.next().unwrap();
+        let numbers: Vec<u64> = words.map(|word| word.parse().unwrap()).collect();
+        let [begin, end, start, _] = numbers[..] else {
+            panic!("{line}");
+        };
+        let wall = |time: u64| (i128::from(time) + offset) as f64;
+        let life = Life {
+            begin: wall(begin),
+            end: wall(end),
+        };
+        assert!(lives.insert(name.to_string(), life).is_none(), "{name}");
+        blocks.insert(start / BLOCK);
+    }
+    (lives, blocks.len())
+}
+
+/// Thread, nest and level, of a name that the program gave.
+fn identity(name: &str) -> Option<[u64; 3]> {
+    let mut numbers = name.strip_prefix('f')?.split('_').map(str::parse);
+    let mut next = || numbers.next()?.ok();
+    let identity = [next()?, next()?, next()?];
+    numbers.next().is_none().then_some(identity)
+}
+
+/// What is wrong with the generated functions of a stack: they have to be of one nest, of this thread, from level
+/// 0 on, with the host's function between each two, and alive.
+fn wrong(sample: &timed::Sample, lives: &HashMap<String, Life>) -> Option<String> {
+    let host = |name: &String| name.contains("descend");
+    let mut nest = None;
+    let (mut level, mut between) = (0, true);
+    for name in &sample.names {
+        if host(name) {
+            between = true;
+        }
+        let Some([thread, of, at]) = identity(name) else {
+            continue;
+        };
+        if sample.thread != format!("jit{thread}") || *nest.get_or_insert(of) != of {
+            return Some(format!("{name} is another nest's"));
+        }
+        if at != level || !between {
+            return Some(format!("{name} is not called from here"));
+        }
+        let life = lives.get(name)?;
+        let (begin, end) = (life.begin - CLOCKS_DIFFER, life.end + CLOCKS_DIFFER);
+        if !(begin..=end).contains(&sample.time) {
+            let (early, late) = (life.begin - sample.time, sample.time - life.end);
+            return Some(format!(
+                "{name} is not alive: {early} ns before, {late} after"
+            ));
+        }
+        (level, between) = (level + 1, false);
+    }
+    None
+}
+
+/// No frame names code that was not there, and stacks are whole.
+#[test]
+fn names_are_those_of_living_code() {
+    let test = "names_are_those_of_living_code";
+    let directory = Directory::new();
+    let [output, stats, lines] =
+        ["x.json.gz", "stats.json", "journal"].map(|name| directory.path(name));
+    let asked = std::env::var("FRAMEWALK_JIT").unwrap_or("4,4000,5".to_string());
+    let mut arguments = words(&["--engine", "kernel", "-o"]);
+    arguments.push(output.clone().into());
+    arguments.extend(words(&[
+        "--stats".as_ref(),
+        stats.as_os_str(),
+        "--".as_ref(),
+    ]));
+    arguments.push(program("cranelift").into());
+    arguments.extend(words(&asked.split(',').collect::<Vec<_>>()));
+    arguments.push(lines.clone().into());
+    let recorded = framewalk(&arguments);
+    let said = String::from_utf8_lossy(&recorded.stderr);
+    if said.contains("nothing can be recorded here") {
+        return skip(test, said.trim().lines().last().unwrap_or_default());
+    }
+    println!("{said}");
+    assert!(recorded.status.success(), "{said}");
+
+    let (lives, blocks) = journal(&lines);
+    println!("{} functions in {blocks} blocks", lives.len());
+    assert!(lives.len() >= 10 * blocks, "code memory is used again");
+    let samples = timed::read(&output);
+    let is_generated = |name: &String| identity(name).is_some();
+    let generated: Vec<_> = samples
+        .iter()
+        .filter(|sample| sample.names.iter().any(is_generated))
+        .collect();
+    let count = |is: &dyn Fn(&timed::Sample) -> bool| generated.iter().filter(|s| is(s)).count();
+    let complete = count(&|sample| sample.cut().is_none());
+    println!(
+        "{} samples, {} in generated code, {complete} of these complete",
+        samples.len(),
+        generated.len()
+    );
+    for sample in &generated {
+        let stack = sample.names.join(";");
+        assert_eq!(wrong(sample, &lives), None, "{stack}");
+        for name in sample.names.iter().filter(|name| is_generated(name)) {
+            assert!(lives.contains_key(name), "{name} never lived");
+        }
+    }
+    assert_eq!(count(&|sample| sample.guessed), 0, "guessed frames");
+    assert!(generated.len() >= 500, "{}", generated.len());
+    assert!(complete * 100 >= generated.len() * 99);
+    let statistics: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&stats).unwrap()).unwrap();
+    println!("{statistics}");
+    let all = statistics["samples"].as_u64().unwrap();
+    assert!(statistics["complete"].as_u64().unwrap() * 100 >= all * 99);
+    assert_eq!(statistics["lost"], 0);
+}
