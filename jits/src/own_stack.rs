@@ -21,6 +21,9 @@ use std::ops::Range;
 /// Turns of each busy loop.
 const TURNS: u32 = 2000;
 
+/// Busy loops of a level in each place: there are many levels, and each shall be met.
+const LOOPS: u32 = 4;
+
 /// How a stretch of code finds its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
@@ -178,14 +181,14 @@ impl Code {
         self.put(&[0x48, 0x81, 0xec]); // sub rsp, frame
         self.put(&frame.to_le_bytes());
         self.put(&[0x48, 0x89, 0x3c, 0x24]); // mov [rsp], rdi
-        self.spin();
+        (0..LOOPS).for_each(|_| self.spin());
         self.put(&[0x48, 0x8b, 0x3c, 0x24]); // mov rdi, [rsp]
         self.put(&[0x48, 0xbe]); // mov rsi, function
         self.put(&function.to_le_bytes());
         let behind = self.bytes.len() + 5;
         self.put(&[0xe8]); // call callee
         self.put(&(callee as i32 - behind as i32).to_le_bytes());
-        self.spin();
+        (0..LOOPS).for_each(|_| self.spin());
         self.put(&[0x48, 0x81, 0xc4]); // add rsp, frame
         self.put(&frame.to_le_bytes());
         self.put(&[0xc3]); // ret

@@ -1,4 +1,5 @@
-//! Runs code on stacks of its own, described in a frame area: `own_stack THREADS LEVELS SECONDS`.
+//! Runs code on stacks of its own, described in a frame area: `own_stack THREADS LEVELS SECONDS NAME`,
+//! where NAME is that of the threads.
 //!
 //! Each thread climbs: C calls `enter`, which calls `j_0` on the other stack, which calls `leave`, which calls C on
 //! C's stack, and so on, for LEVELS levels, with busy loops everywhere, again and again for SECONDS seconds. Prints what
@@ -139,19 +140,20 @@ fn climb_until(end: Instant) {
 }
 
 fn main() {
-    let numbers: Vec<u64> = std::env::args()
-        .skip(1)
-        .map(|number| number.parse().expect("a number"))
-        .collect();
-    let [threads, levels, seconds] = numbers[..] else {
-        panic!("own_stack THREADS LEVELS SECONDS");
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [threads, levels, seconds, name] = &arguments[..] else {
+        panic!("own_stack THREADS LEVELS SECONDS NAME");
     };
+    let [threads, levels, seconds] =
+        [threads, levels, seconds].map(|number| number.parse::<u64>().expect("a number"));
     let area = load(levels as usize);
     println!("{:?}", area.register());
     let end = Instant::now() + Duration::from_secs(seconds);
     std::thread::scope(|scope| {
         for _ in 0..threads {
-            scope.spawn(|| climb_until(end));
+            let thread = std::thread::Builder::new().name(name.clone());
+            let spawned = thread.spawn_scoped(scope, || climb_until(end));
+            spawned.expect("a thread");
         }
     });
 }

@@ -1,5 +1,6 @@
 //! The generators of code that are recorded: package framewalk-jits.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,4 +15,13 @@ pub(crate) fn program(name: &str) -> PathBuf {
         .status();
     assert!(status.unwrap().success(), "cargo build {name}");
     target.join("debug").join(name)
+}
+
+/// Runs a program twice, with one list of arguments and then with another. Samples that meet a file for the first time are
+/// finished outside of the kernel, where areas cannot be read: it is too late to believe them. In the second run
+/// all files are known.
+pub(crate) fn twice(program: &Path, first: &[&str], second: &[&str]) -> Vec<OsString> {
+    let line = |arguments: &[&str]| format!("'{}' '{}'", program.display(), arguments.join("' '"));
+    let both = format!("{} && {}", line(first), line(second));
+    ["sh", "-c", &both].map(OsString::from).into()
 }
