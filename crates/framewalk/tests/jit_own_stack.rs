@@ -49,7 +49,7 @@ fn stacks_lead_from_stack_to_stack() {
     let levels = LEVELS.to_string();
     let mut arguments = words(&["--engine", "kernel", "-F", "1997", "--"]);
     let [first, second] = [["2", &levels, "1", "known"], ["2", &levels, "4", "climber"]];
-    arguments.extend(twice(&program("own_stack"), &first, &second));
+    arguments.extend(twice(&program("own_stack", false), &first, &second));
     let Some(recorded) = record(test, &arguments) else {
         return;
     };

@@ -21,6 +21,9 @@ const BLOCKS: usize = 20;
 /// Turns of the loops in generated code.
 const TURNS: i64 = 1000;
 
+/// How often a nest runs at least.
+const RUNS: usize = 20;
+
 /// Bytes of rows and name of a function, at most.
 const HEAP: u64 = 128;
 
@@ -164,11 +167,10 @@ impl Worker<'_> {
             done += depth as u64;
             nest += 1;
             let until = begin + (end - begin) * done.min(count) / count;
-            loop {
+            let mut runs = 0;
+            while runs < RUNS || now() < until {
                 black_box(task.run(0));
-                if now() >= until {
-                    break;
-                }
+                runs += 1;
             }
             for live in functions {
                 self.free(live);

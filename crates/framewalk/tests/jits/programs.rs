@@ -4,17 +4,21 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Builds one of them; says where it is then.
-pub(crate) fn program(name: &str) -> PathBuf {
+/// Builds one of them, for speed if asked to; says where it is then.
+pub(crate) fn program(name: &str, fast: bool) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    let status = Command::new(env!("CARGO"))
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
         .args(["build", "--quiet", "-p", "framewalk-jits", "--bin", name])
         .arg("--target-dir")
         .arg(target)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status();
-    assert!(status.unwrap().success(), "cargo build {name}");
-    target.join("debug").join(name)
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    if fast {
+        cargo.arg("--release");
+    }
+    assert!(cargo.status().unwrap().success(), "cargo build {name}");
+    let profile = if fast { "release" } else { "debug" };
+    target.join(profile).join(name)
 }
 
 /// Runs a program twice, with one list of arguments and then with another. Samples that meet a file for the first time are
