@@ -5,7 +5,7 @@
 %% Where the NIF is, and for how many seconds.
 main([Nif, Seconds]) ->
     %% Everything that is called later is loaded, and so described.
-    lists:foreach(fun code:ensure_loaded/1, [lists, binary, io, io_lib]),
+    lists:foreach(fun code:ensure_loaded/1, [binary, io_lib_format, queue, ordsets, gb_trees, gb_sets, dict, sets, array, calendar, digraph, proplists]),
     ok = erlang:load_nif(Nif, 0),
     io:format("~p~n", [describe()]),
     End = erlang:monotonic_time(millisecond) + list_to_integer(Seconds) * 1000,

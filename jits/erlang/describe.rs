@@ -16,15 +16,15 @@ use std::ptr;
 /// The DWARF number of rbp.
 const RBP: u8 = 6;
 
-/// Bytes from the scheduler's stack to what rbx points to.
-const REGISTERS: u64 = 128;
+/// Words of its own stack that the NIF looks through.
+const OWN_WORDS: u64 = 4096;
 
 /// `ErlNifFunc`.
 #[repr(C)]
 pub struct NifFunction {
     name: *const c_char,
     arity: c_uint,
-    function: unsafe extern "C" fn(),
+    function: unsafe extern "C" fn(*mut c_void, c_int, *const u64) -> u64,
     flags: c_uint,
 }
 
@@ -84,19 +84,9 @@ pub extern "C" fn nif_init() -> *const NifEntry {
     &raw const ENTRY
 }
 
-/// `describe() -> Functions`. The registers of the scheduler are in rbx, which no other function gets to see for sure.
-#[unsafe(naked)]
-unsafe extern "C" fn describe() {
-    std::arch::naked_asm!("mov rcx, rbx", "jmp {}", sym describe_with)
-}
-
-extern "C" fn describe_with(
-    environment: *mut c_void,
-    _: c_int,
-    _: *const u64,
-    registers: u64,
-) -> u64 {
-    let described = std::panic::catch_unwind(|| describe_all(registers)).unwrap_or(-1);
+/// `describe() -> Functions`.
+unsafe extern "C" fn describe(environment: *mut c_void, _: c_int, _: *const u64) -> u64 {
+    let described = std::panic::catch_unwind(describe_all).unwrap_or(-1);
     // SAFETY: the environment is the one of this call.
     unsafe { enif_make_long(environment, described) }
 }
@@ -131,11 +121,15 @@ fn bytes(range: &Range<u64>) -> &'static [u8] {
 }
 
 /// Describes all code; how many stretches of it.
-fn describe_all(registers: u64) -> i64 {
+fn describe_all() -> i64 {
     let map = format!("/tmp/perf-{}.map", std::process::id());
     let text = std::fs::read(map).expect("a perf map: +JPperf map");
     let symbols = beam::perf_map(&String::from_utf8_lossy(&text));
     let mappings = mappings();
+    let main = symbols
+        .iter()
+        .find(|symbol| symbol.name == "global::process_main");
+    let main = main.map_or(Rule::Opaque, |main| main_rule(main, &symbols, &mappings));
     let mut published = 0;
     for mapping in &mappings {
         if mapping.protection != "rwxp" || !mapping.name.is_empty() {
@@ -147,7 +141,7 @@ fn describe_all(registers: u64) -> i64 {
         let stretches: Vec<_> = symbols
             .iter()
             .filter(inside)
-            .flat_map(|symbol| stretches(symbol, registers, &mappings))
+            .flat_map(|symbol| stretches(symbol, main))
             .collect();
         let names: usize = stretches.iter().map(|(.., name)| name.len() + 1).sum();
         let area = Mapped::new(&Options {
@@ -177,7 +171,7 @@ fn describe_all(registers: u64) -> i64 {
 type Stretch = (Range<u64>, Rule<'static>, String);
 
 /// How a function's caller is found, for each stretch of it.
-fn stretches(symbol: &Symbol, registers: u64, mappings: &[Mapping]) -> Vec<Stretch> {
+fn stretches(symbol: &Symbol, main: Rule<'static>) -> Vec<Stretch> {
     // What stands before a function's name in its code ends with instructions through which it is called.
     let name = symbol.name.trim_end_matches("-CodeInfoPrologue");
     let whole = |rule| vec![(symbol.range.clone(), rule, name.to_string())];
@@ -192,18 +186,17 @@ fn stretches(symbol: &Symbol, registers: u64, mappings: &[Mapping]) -> Vec<Stret
         return whole(Rule::fixed(8));
     }
     let code = bytes(&symbol.range);
-    let main = match name {
-        "global::process_main" => Some(main_rule(code, symbol.range.start, registers, mappings)),
-        _ => None,
+    let main = (name == "global::process_main").then_some(main);
+    // It begins on the scheduler's stack; what it needs to make its frame is not worth an entry.
+    let entry = if main.is_some() {
+        State::Runtime
+    } else {
+        State::Entry
     };
-    let stretches = beam::stretches(code, symbol.range.start);
-    let mut first = true;
+    let stretches = beam::stretches(code, symbol.range.start, entry);
     let described = stretches.into_iter().map(|(range, state)| {
-        // All of its first stretch is on the scheduler's stack, but for the instructions that make its frame.
-        let own_frame = std::mem::replace(&mut first, false) && main.is_some();
         let rule = match (state, main) {
             (State::Runtime | State::Stale, Some(main)) => main,
-            _ if own_frame => main.unwrap_or(Rule::Opaque),
             (State::Entry, _) => Rule::fixed(8),
             (State::Pushed, _) => Rule::Fixed {
                 cfa: 16,
@@ -225,26 +218,44 @@ fn stretches(symbol: &Symbol, registers: u64, mappings: &[Mapping]) -> Vec<Stret
 }
 
 /// The frame of `process_main`, which every scheduler thread enters once and never leaves: `sub rsp, n; and rsp, -64`.
-/// How much the alignment took is not written down anywhere. But the return address is above it, and the scheduler's
-/// registers, which lie in that frame, tell where.
-fn main_rule(code: &[u8], start: u64, registers: u64, mappings: &[Mapping]) -> Rule<'static> {
-    let decoder = Decoder::with_ip(64, code, start, DecoderOptions::NONE);
-    let mut first = decoder.into_iter();
+/// How much the alignment took is not written down anywhere. But this NIF was called from there, so its own stack leads to
+/// where that frame is, and the return address is above it. Other threads begin alike.
+fn main_rule(main: &Symbol, symbols: &[Symbol], mappings: &[Mapping]) -> Rule<'static> {
+    let code = bytes(&main.range);
+    let mut first = Decoder::with_ip(64, code, main.range.start, DecoderOptions::NONE).into_iter();
     let size = first
         .find(|i| i.mnemonic() == Mnemonic::Sub && i.op0_register() == Register::RSP)
         .map(|i| i.immediate(1));
-    let Some(size) = size else {
+    let nif = symbols
+        .iter()
+        .find(|symbol| symbol.name == "global::call_nif_shared");
+    let (Some(size), Some(nif)) = (size, nif) else {
         return Rule::Opaque;
     };
-    let sp = registers - REGISTERS;
+    let word = |at: u64| u64::from_le_bytes(bytes(&(at..at + 8)).try_into().expect("8 bytes"));
+    let own = (&raw const size) as u64;
+    let mut words = (0..OWN_WORDS).map(|n| own + 8 * n);
+    // Behind the return address of what is called on the scheduler's stack.
+    let Some(sp) = words.find(|&at| nif.range.contains(&word(at))) else {
+        return Rule::Opaque;
+    };
+    let sp = sp + 8;
+    // C's function of that name jumps to the generated one.
+    // SAFETY: asks for a symbol of the program.
+    let target = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"process_main".as_ptr()) } as u64;
     let called = |at: u64| {
-        let address = u64::from_le_bytes(bytes(&(at..at + 8)).try_into().expect("8 bytes"));
-        let holds = |m: &&Mapping| m.protection == "r-xp" && m.range.contains(&(address - 5));
-        // A call with a relative target, or through a register.
-        let calls = |_: &Mapping| {
-            bytes(&(address - 5..address))[0] == 0xe8 || bytes(&(address - 2..address))[0] == 0xff
+        let address = word(at);
+        let holds = |m: &&Mapping| {
+            m.protection == "r-xp" && m.range.start + 5 <= address && m.range.contains(&address)
         };
-        address > 5 && mappings.iter().find(holds).is_some_and(calls)
+        let calls = |_: &Mapping| {
+            let call: [u8; 5] = bytes(&(address - 5..address)).try_into().expect("5 bytes");
+            let [0xe8, distance @ ..] = call else {
+                return false;
+            };
+            address.wrapping_add_signed(i32::from_le_bytes(distance).into()) == target
+        };
+        mappings.iter().find(holds).is_some_and(calls)
     };
     let heights = (0..64).step_by(8).map(|pad| size + pad);
     let mut found = heights.filter(|height| called(sp + height));

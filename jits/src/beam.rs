@@ -7,6 +7,7 @@
 //! then rbp is loaded anew as well, and up to there it leads nowhere.
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// How the stack stands at an instruction.
@@ -32,11 +33,18 @@ struct Stand {
     before: State,
 }
 
-/// Stretches of a function's code and how the stack stands in each, in order and without gaps.
-pub fn stretches(code: &[u8], start: u64) -> Vec<(Range<u64>, State)> {
+impl Stand {
+    fn before(state: State, before: State) -> Stand {
+        Stand { state, before }
+    }
+}
+
+/// Stretches of a function's code and how the stack stands in each, in order and without gaps. `entry` is how it does at
+/// the first instruction.
+pub fn stretches(code: &[u8], start: u64, entry: State) -> Vec<(Range<u64>, State)> {
     let decoder = Decoder::with_ip(64, code, start, DecoderOptions::NONE);
     let instructions: Vec<Instruction> = decoder.into_iter().collect();
-    let mut states = flow(&instructions);
+    let mut states = flow(&instructions, entry);
     mark_stale(&instructions, &mut states);
     let mut stretches: Vec<(Range<u64>, State)> = Vec::new();
     for (instruction, state) in instructions.iter().zip(states) {
@@ -49,65 +57,56 @@ pub fn stretches(code: &[u8], start: u64) -> Vec<(Range<u64>, State)> {
 }
 
 /// The state at each instruction: follows branches from the first one on. What nothing here leads to is reached from other
-/// functions, and those do so with their frame.
-fn flow(instructions: &[Instruction]) -> Vec<State> {
+/// functions, and those come with their frame.
+fn flow(instructions: &[Instruction], entry: State) -> Vec<State> {
+    let place = |target: u64| instructions.binary_search_by_key(&target, |i| i.ip()).ok();
+    let branches = |i: &Instruction| {
+        use FlowControl::{ConditionalBranch, UnconditionalBranch};
+        matches!(i.flow_control(), ConditionalBranch | UnconditionalBranch)
+    };
+    let targets = instructions.iter().filter(|i| branches(i));
+    let targets: BTreeSet<usize> = targets
+        .filter_map(|i| place(i.near_branch_target()))
+        .collect();
     let mut stands: Vec<Option<Stand>> = vec![None; instructions.len()];
-    let mut next_unreached = 0;
-    let mut work = vec![(0, State::Entry)]
-        .into_iter()
-        .map(|(at, state)| {
-            (
-                at,
-                Stand {
-                    state,
-                    before: state,
-                },
-            )
-        })
-        .collect::<Vec<_>>();
+    let mut work = vec![(0, Stand::before(entry, State::Framed))];
     loop {
         while let Some((mut at, mut stand)) = work.pop() {
             while at < instructions.len() && stands[at].is_none() {
                 let instruction = &instructions[at];
                 stands[at] = Some(stand);
                 stand = after(instruction, stand);
-                let target = instruction.near_branch_target();
-                let flow = instruction.flow_control();
-                if matches!(
-                    flow,
-                    FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch
-                ) && let Ok(target) = instructions.binary_search_by_key(&target, |i| i.ip())
+                if branches(instruction)
+                    && let Some(target) = place(instruction.near_branch_target())
                 {
                     work.push((target, stand));
                 }
-                if matches!(
-                    flow,
-                    FlowControl::Return
-                        | FlowControl::UnconditionalBranch
-                        | FlowControl::IndirectBranch
-                        | FlowControl::Exception
-                ) {
+                if leaves(instruction) {
                     break;
                 }
                 at += 1;
             }
         }
-        let rest = stands.iter().skip(next_unreached);
-        let Some(unreached) = rest.clone().position(Option::is_none) else {
+        let open = |at: &usize| stands[*at].is_none();
+        let all = 0..instructions.len();
+        // What is a target may yet be reached from what is not.
+        let first = all.clone().find(|at| open(at) && !targets.contains(at));
+        let Some(first) = first.or_else(|| all.clone().find(open)) else {
             break;
         };
-        next_unreached += unreached;
-        let state = State::Framed;
-        work.push((
-            next_unreached,
-            Stand {
-                state,
-                before: state,
-            },
-        ));
+        work.push((first, Stand::before(State::Framed, State::Framed)));
     }
     let states = stands.into_iter().flatten();
     states.map(|stand| stand.state).collect()
+}
+
+/// Whether what follows an instruction in memory does not follow it when it runs.
+fn leaves(instruction: &Instruction) -> bool {
+    use FlowControl::{Exception, IndirectBranch, Return, UnconditionalBranch};
+    matches!(
+        instruction.flow_control(),
+        Return | UnconditionalBranch | IndirectBranch | Exception
+    )
 }
 
 /// How the stack stands behind an instruction.
