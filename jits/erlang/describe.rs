@@ -191,7 +191,7 @@ fn stretches(symbol: &Symbol, main: Rule<'static>) -> Vec<Stretch> {
     let entry = if main.is_some() {
         State::Runtime
     } else {
-        State::Entry
+        beam::entry(code)
     };
     let stretches = beam::stretches(code, symbol.range.start, entry);
     let described = stretches.into_iter().map(|(range, state)| {

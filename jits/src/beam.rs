@@ -56,6 +56,17 @@ pub fn stretches(code: &[u8], start: u64, entry: State) -> Vec<(Range<u64>, Stat
     stretches
 }
 
+/// How the stack stands at the first instruction of a function. Fragments that take a frame down that they did not make
+/// are jumped to by those that did.
+pub fn entry(code: &[u8]) -> State {
+    let instructions = Decoder::new(64, code, DecoderOptions::NONE).into_iter();
+    let frame = |i: &Instruction| i.mnemonic() == Mnemonic::Push || i.mnemonic() == Mnemonic::Leave;
+    match instructions.into_iter().find(frame) {
+        Some(first) if first.mnemonic() == Mnemonic::Leave => State::Framed,
+        _ => State::Entry,
+    }
+}
+
 /// The state at each instruction: follows branches from the first one on. What nothing here leads to is reached from other
 /// functions, and those come with their frame.
 fn flow(instructions: &[Instruction], entry: State) -> Vec<State> {
@@ -89,8 +100,11 @@ fn flow(instructions: &[Instruction], entry: State) -> Vec<State> {
         }
         let open = |at: &usize| stands[*at].is_none();
         let all = 0..instructions.len();
+        let begins = |at: &usize| *at > 0 && leaves(&instructions[at - 1]);
         // What is a target may yet be reached from what is not.
-        let first = all.clone().find(|at| open(at) && !targets.contains(at));
+        let first = all
+            .clone()
+            .find(|at| open(at) && begins(at) && !targets.contains(at));
         let Some(first) = first.or_else(|| all.clone().find(open)) else {
             break;
         };

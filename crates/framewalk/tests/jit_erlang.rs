@@ -103,7 +103,8 @@ fn stacks_of_erlang_are_whole() {
     let whole = recorded.samples_where(|stack| ours(stack) && stack.cut.is_none());
     println!("{whole} of {all} samples in described code are whole");
     assert!(all >= 500, "{all} samples in described code");
-    assert!(whole * 100 >= all * 98, "{whole} of {all}");
+    // While garbage is collected there is a time in which the stack that rbp leads to was freed already.
+    assert!(whole * 100 >= all * 99, "{whole} of {all}");
     let climbing = |stack: &Stack| {
         let inside = stack.user.iter().any(|name| name == "climb:climb/2");
         ours(stack) && inside && stack.cut.is_none()
