@@ -35,7 +35,7 @@ fn missing() -> Option<String> {
 }
 
 /// Whether a frame was described by the NIF; names from the perf map begin otherwise.
-fn described(name: &String) -> bool {
+fn described(name: &str) -> bool {
     ["climb:", "global::"]
         .iter()
         .any(|own| name.starts_with(own))
@@ -97,7 +97,8 @@ fn stacks_of_erlang_are_whole() {
     };
     // Before it is described there is only what rbp happens to say.
     let ours = |stack: &Stack| {
-        stack.user.iter().any(described) && !stack.user.iter().any(|name| name.ends_with("_[?]"))
+        stack.user.iter().any(|name| described(name))
+            && !stack.user.iter().any(|name| name.ends_with("_[?]"))
     };
     let all = recorded.samples_where(ours);
     let whole = recorded.samples_where(|stack| ours(stack) && stack.cut.is_none());
