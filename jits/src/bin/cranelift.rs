@@ -22,7 +22,7 @@ const BLOCKS: usize = 20;
 const TURNS: i64 = 1000;
 
 /// How often a nest runs at least.
-const RUNS: usize = 20;
+const RUNS: usize = 60;
 
 /// Bytes of rows and name of a function, at most.
 const HEAP: u64 = 128;
