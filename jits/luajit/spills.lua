@@ -19,7 +19,7 @@ local function branch(n)
   local x, y = 1.5, 2.5
   for z = 1, n do
     x = x * 0.5 + z
-    if z % 3 == 0 then
+    if z % 7 == 3 then
       local a, b, c, d, e, f = x + 1, x + 2, x + 3, x + 4, x + 5, x + 6
       local g, h, i, j, k, l = y + 1, y + 2, y + 3, y + 4, y + 5, y + 6
       local m, o, p, q, r, s = z + 1.5, z + 2.5, z + 3.5, z + 4.5, z + 5.5, z + 6.5
