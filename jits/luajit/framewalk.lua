@@ -38,7 +38,7 @@ int64_t framewalk_area_publish(struct framewalk_area *, const struct framewalk_f
 ]]
 
 -- Of the frame area's layout.
-local FIXED, OPAQUE, NAMED = 2, 6, 8 * 256
+local FIXED, OPAQUE = 2, 6
 -- The return address at CFA - 8, the caller's rbp at CFA - 16: the interpreter pushes it first.
 local SLOTS = bit.bor(bit.band(-8, 0xffff), bit.lshift(-16, 16))
 -- Where a trace finds rsp: below the interpreter's C frame (80 bytes with its return address) and two registers.
@@ -163,7 +163,7 @@ local function made(number)
     M.passed_over = M.passed_over + 1
     return
   end
-  local entry = ffi.new("struct framewalk_function", { how = FIXED + NAMED, name = trace.name, name_len = #trace.name })
+  local entry = ffi.new("struct framewalk_function", { how = FIXED, name = trace.name, name_len = #trace.name })
   entry.rule[1] = SLOTS
   local function publish(from, to, below)
     if from == to then return true end
