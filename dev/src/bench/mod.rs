@@ -11,6 +11,7 @@ mod conversion;
 mod cost;
 mod dwarf;
 mod integrity;
+mod luajit;
 mod machine;
 mod perf_event;
 mod recorded;
@@ -39,6 +40,7 @@ const PARTS: &[(&str, Part)] = &[
     ("announce", announce::run),
     ("integrity", integrity::run),
     ("area", area::run),
+    ("luajit", luajit::run),
     ("build", build::run),
 ];
 

@@ -1,0 +1,191 @@
+//! LuaJIT as it is, with a module of Lua that describes its traces: they have names, what lies below them is found,
+//! and what was flushed is not named any more.
+
+#[allow(dead_code)]
+#[path = "recording/recorded.rs"]
+mod recorded;
+#[allow(dead_code)]
+#[path = "recording/targets.rs"]
+mod targets;
+#[path = "../../announce/tests/without_std/mod.rs"]
+mod without_std;
+
+use recorded::{Recorded, Stack, record, skip, words};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use targets::Directory;
+
+/// The library for C, built as its documentation says.
+fn library() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let features = ["--features", "capi", "--crate-type", "cdylib"];
+        let build = [&["rustc", "-p", "framewalk-announce"][..], &features].concat();
+        without_std::build(&build).join("libframewalk_announce.so")
+    })
+}
+
+fn programs() -> PathBuf {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR"));
+    crates.join("../../jits/luajit").canonicalize().unwrap()
+}
+
+/// Lua that begins to describe traces.
+fn start() -> String {
+    let (programs, library) = (programs(), library());
+    format!(
+        "package.path = [[{}/?.lua;]] .. package.path; fw = require('framewalk'); assert(fw.start([[{}]]))",
+        programs.display(),
+        library.display()
+    )
+}
+
+/// Whether there is a LuaJIT that the module knows.
+fn luajit(test: &str) -> bool {
+    let known = "assert(jit.arch == 'x64' and jit.os == 'Linux' and require('ffi').abi('gc64'))";
+    match Command::new("luajit").args(["-e", known]).output() {
+        Ok(output) if output.status.success() => true,
+        Ok(_) => {
+            skip(test, "this LuaJIT is not for x86-64 with 64 bit pointers");
+            false
+        }
+        Err(_) => {
+            skip(test, "there is no luajit");
+            false
+        }
+    }
+}
+
+/// Records a program for so many seconds of its own CPU time.
+fn run(test: &str, module: bool, program: &Path, seconds: &str) -> Option<Recorded> {
+    let mut command = words(&["--engine", "kernel", "-F", "997", "--", "luajit"]);
+    if module {
+        command.extend(words(&["-e", &start()]));
+    }
+    command.extend(words(&[program.as_os_str(), seconds.as_ref()]));
+    record(test, &command)
+}
+
+/// The traces in a stack, outermost first.
+fn traces(stack: &Stack) -> impl Iterator<Item = (usize, &str)> {
+    let numbered = stack.user.iter().enumerate();
+    numbered
+        .filter(|(_, name)| name.starts_with("trace "))
+        .map(|(at, name)| (at, name.as_str()))
+}
+
+/// At least so many percent of the samples with a trace are complete and have these functions, in this order, below their
+/// innermost trace; and there are some.
+fn assert_below(recorded: &Recorded, percent: u64, file: &str, below: &[&str]) {
+    let is_trace = |stack: &Stack| traces(stack).next().is_some();
+    let all = recorded.samples_where(is_trace);
+    assert!(all * 2 > recorded.samples(), "{all} samples of traces");
+    let right = recorded.samples_where(|stack| {
+        let Some((at, name)) = traces(stack).last() else {
+            return false;
+        };
+        let mut outer = stack.user[..at].iter();
+        let ordered = below
+            .iter()
+            .all(|function| outer.any(|name| name == function));
+        stack.cut.is_none() && name.contains(file) && ordered
+    });
+    assert!(right * 100 >= all * percent, "{right} of {all}");
+}
+
+/// Of the C library and of LuaJIT's exported functions, what lies below each program.
+const MAIN: [&str; 3] = ["__libc_start_main", "lua_cpcall", "lua_pcall"];
+
+#[test]
+fn traces_have_names_and_their_callers_are_right() {
+    const TEST: &str = "traces_have_names_and_their_callers_are_right";
+    if !luajit(TEST) {
+        return;
+    }
+    let [start_main, cpcall, pcall] = MAIN;
+    for (program, more) in [
+        ("nbody", &[][..]),
+        ("fib", &[]),
+        ("spills", &[]),
+        ("sort", &["lua_call"]),
+        ("replace", &["lua_call"]),
+        ("callback", &["qsort_r"]),
+    ] {
+        let path = programs().join(format!("{program}.lua"));
+        let Some(recorded) = run(TEST, true, &path, "2") else {
+            return;
+        };
+        let below = [&[start_main, cpcall, pcall], more].concat();
+        let file = format!(" {program}.lua:");
+        assert_below(&recorded, 99, &file, &below);
+        recorded.assert_complete(95);
+    }
+}
+
+#[test]
+fn without_the_module_the_same_stacks_are_not_complete() {
+    const TEST: &str = "without_the_module_the_same_stacks_are_not_complete";
+    if !luajit(TEST) {
+        return;
+    }
+    for program in ["nbody", "spills", "callback"] {
+        let path = programs().join(format!("{program}.lua"));
+        let Some(recorded) = run(TEST, false, &path, "2") else {
+            return;
+        };
+        let (complete, all) = (recorded.count("complete"), recorded.samples());
+        assert!(complete * 5 < all, "{program}: {complete} of {all}");
+    }
+}
+
+/// Two functions, one after the other: everything is flushed between them, and what the second one's traces are is
+/// called from C, so that its stacks can be told from the first one's.
+const FLUSHED: &str = "
+local seconds = tonumber(arg[1])
+local function first(n) local x = 0 for i = 1, n do x = (x * 31 + i) % 65521 end return x end
+while os.clock() < seconds / 2 do first(100000) end
+jit.flush()
+local function second(n) local x = 0
+  for i = 1, n do x = (x * 75 + i) % 65537 end return x end
+while os.clock() < seconds do
+  table.sort({ 3, 1, 2 }, function(a, b) return second(10000) and a < b end)
+end
+";
+
+#[test]
+fn what_was_flushed_is_not_named_any_more() {
+    const TEST: &str = "what_was_flushed_is_not_named_any_more";
+    if !luajit(TEST) {
+        return;
+    }
+    let directory = Directory::new();
+    let program = directory.path("flushed.lua");
+    std::fs::write(&program, FLUSHED).unwrap();
+    let Some(recorded) = run(TEST, true, &program, "3") else {
+        return;
+    };
+    recorded.assert_complete(95);
+    let named = |line: &str, in_sort: bool| {
+        recorded.samples_where(|stack| {
+            let named = traces(stack).any(|(_, name)| name.ends_with(line));
+            named && stack.has("lua_call") == in_sort
+        })
+    };
+    let (first, second) = ("flushed.lua:3", "flushed.lua:7");
+    assert!(named(first, false) > 100 && named(second, true) > 100);
+    assert_eq!((named(first, true), named(second, false)), (0, 0));
+}
+
+#[test]
+fn traces_that_come_and_go_leave_no_stack_behind() {
+    const TEST: &str = "traces_that_come_and_go_leave_no_stack_behind";
+    if !luajit(TEST) {
+        return;
+    }
+    let path = programs().join("flush.lua");
+    let Some(recorded) = run(TEST, true, &path, "3") else {
+        return;
+    };
+    assert_below(&recorded, 99, " generated", &MAIN);
+}
