@@ -4,16 +4,21 @@
 #[allow(dead_code)]
 #[path = "recording/recorded.rs"]
 mod recorded;
+#[path = "jit_luajit/stopped.rs"]
+mod stopped;
 #[allow(dead_code)]
 #[path = "recording/targets.rs"]
 mod targets;
 #[path = "../../announce/tests/without_std/mod.rs"]
 mod without_std;
 
+use framewalk_announce::area::observe::{Kept, Rule};
 use recorded::{Recorded, Stack, record, skip, words};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use stopped::Stopped;
 use targets::Directory;
 
 /// The library for C, built as its documentation says.
@@ -188,4 +193,68 @@ fn traces_that_come_and_go_leave_no_stack_behind() {
         return;
     };
     assert_below(&recorded, 99, " generated", &MAIN);
+}
+
+/// Programs that run on one C frame from beginning to end. So its CFA is the same wherever a trace stands, and in the word
+/// below it is an address right behind a call, of a function that begins by pushing rbp.
+#[test]
+fn each_instruction_of_a_trace_leads_to_the_same_frame() {
+    const TEST: &str = "each_instruction_of_a_trace_leads_to_the_same_frame";
+    if !luajit(TEST) {
+        return;
+    }
+    let mut sizes = BTreeSet::new();
+    for program in ["spills", "fib", "strings"] {
+        let mut command = Command::new("luajit");
+        command.args(["-e", &start()]);
+        command
+            .arg(programs().join(format!("{program}.lua")))
+            .arg("1000");
+        command.stdout(Stdio::null());
+        let stopped = Stopped::start(command);
+        // What is compiled is compiled early.
+        for _ in 0..30 {
+            stopped.run();
+        }
+        let (mut frames, mut traces, mut looked) = (BTreeSet::new(), BTreeSet::new(), 0);
+        for _ in 0..15 {
+            stopped.run();
+            let areas = stopped.areas();
+            for _ in 0..1000 {
+                stopped.step();
+                let place = stopped.place();
+                let mut holding = areas
+                    .iter()
+                    .filter(|(_, area)| area.text.contains(&place.pc));
+                let Some((start, geometry)) = holding.next() else {
+                    continue;
+                };
+                let (name, rule) = stopped
+                    .look_up(*start, geometry, place.pc)
+                    .unwrap()
+                    .unwrap();
+                let Rule::Fixed { cfa, ra, fp } = rule else {
+                    // A stub that leaves a trace.
+                    assert_eq!((rule, name.as_str()), (Rule::Opaque, ""));
+                    continue;
+                };
+                assert!(name.contains(&format!(" {program}.lua:")), "{name}");
+                assert_eq!((ra, fp), (Kept::At(-8), -16), "{name}");
+                sizes.insert(cfa);
+                looked += 1;
+                frames.insert(place.sp + u64::from(cfa.cast_unsigned()));
+                traces.insert(name);
+            }
+        }
+        println!("{program}: {looked} instructions in {traces:?}");
+        assert!(looked > 1000 && traces.len() > 1, "{looked}, {traces:?}");
+        let frame = frames.pop_first().unwrap();
+        assert!(frames.is_empty(), "{frame:#x} and {frames:#x?}");
+        let returns = stopped.word(frame - 8);
+        assert_eq!(stopped.word(returns - 5) & 0xff, 0xe8, "no call");
+        let distance = stopped.word(returns - 4) as i32;
+        let called = returns.wrapping_add_signed(distance.into());
+        assert_eq!(stopped.word(called) & 0xff, 0x55, "no push");
+    }
+    assert!(sizes.len() > 2, "{sizes:?}");
 }

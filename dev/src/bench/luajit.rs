@@ -34,14 +34,8 @@ pub(super) fn run(bench: &Bench) -> Result<(), String> {
         "LuaJIT, {SECONDS} s at {RATE} Hz: stacks that reach their outermost frame, %"
     ));
     println!(
-        "  {:<12} {:>12} {:>12} {:>12} {:>12} {:>12}  {}",
-        "",
-        "framewalk",
-        "of traces",
-        "no module",
-        "perf dwarf",
-        "perf fp",
-        "framewalk: at least 95"
+        "  {:<12} {:>12} {:>12} {:>12} {:>12} {:>12}  framewalk: at least 95",
+        "", "framewalk", "of traces", "no module", "perf dwarf", "perf fp"
     );
     for program in PROGRAMS {
         let (with, of_traces) = ours(bench, program, Some(&library))?;
