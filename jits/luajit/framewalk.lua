@@ -217,7 +217,7 @@ local function attach()
 end
 
 -- Where LuaJIT flushes by itself, the event comes when the memory has just been unmapped. Where the program flushes,
--- everything can be taken back before.
+-- everything can be taken back before. (In a finalizer LuaJIT refuses to flush; its traces are not described then.)
 local function before_flush()
   local real = jit.flush
   function jit.flush(...)
