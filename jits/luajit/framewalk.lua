@@ -69,7 +69,8 @@ end
 
 -- The bytes of a number in code.
 local function word(n)
-  return string.char(bit.band(n, 255), bit.band(bit.rshift(n, 8), 255), bit.band(bit.rshift(n, 16), 255), bit.rshift(n, 24))
+  local low, high = bit.band(n, 0xffff), bit.rshift(n, 16)
+  return string.char(low % 256, bit.rshift(low, 8), high % 256, bit.rshift(high, 8))
 end
 
 -- The room that a trace's code makes: spadjust, where it has been made (from the trace's start), where it is given back
