@@ -2,7 +2,7 @@
 
 use framewalk_announce::area::layout;
 use framewalk_announce::{Refusal, abi};
-use framewalk_walk::{Origin, Stop};
+use framewalk_walk::{MIN_HOLE, Origin, Stop};
 use libbpf_cargo::SkeletonBuilder;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -72,6 +72,7 @@ fn reasons() -> String {
         ("MAX_AREAS", u64::from(abi::MAX_AREAS)),
         ("AREA_MAGIC", u64::from_le_bytes(layout::MAGIC)),
         ("USER_END", abi::USER_END),
+        ("MIN_HOLE", MIN_HOLE),
     ]
     .map(|(name, number)| format!("#define FW_{name} {number}ull\n"));
     let area = layout::CONSTANTS

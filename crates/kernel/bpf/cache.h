@@ -53,6 +53,19 @@ static __always_inline void fw_rule_unpack(struct fw_rule *rule, u64 packed)
 	rule->outermost = packed >> 62 & 1;
 }
 
+/* A hole in a table, as a rule that none lowers to: outermost, and yet with a CFA to load. */
+static __always_inline void fw_make_hole(struct fw_rule *rule)
+{
+	struct fw_rule hole = {.outermost = 1, .cfa_deref = 1};
+
+	*rule = hole;
+}
+
+static __always_inline bool fw_rule_is_hole(const struct fw_rule *rule)
+{
+	return rule->outermost && rule->cfa_deref;
+}
+
 /* The key of a place, or 0 where it has none: which table, and where in it. */
 static __always_inline u64 fw_cache_key(u64 number, u64 offset)
 {

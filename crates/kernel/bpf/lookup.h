@@ -184,6 +184,17 @@ static __always_inline bool fw_find_function(struct fw_walk *w, struct fw_search
 	return true;
 }
 
+/* Whether the function after the one found starts far behind its end. Sections that processes announce say nothing of the
+ * code beside their functions. */
+static __always_inline bool fw_in_large_hole(struct fw_walk *w, struct fw_search *search, s64 end)
+{
+	u64 next = w->table.index + ((u64)search->first + 1) * SFRAME_ENTRY_V3;
+
+	if (w->table.user || search->first + 1 >= w->table.functions)
+		return false;
+	return fw_function_start(w, next) - end >= FW_MIN_HOLE;
+}
+
 /* What the index says of the function; V2 has all of it there. */
 static __always_inline int fw_read_entry(struct fw_walk *w, struct fw_search *search)
 {
@@ -201,8 +212,10 @@ static __always_inline int fw_read_entry(struct fw_walk *w, struct fw_search *se
 	entry += v2 ? 4 : 8;
 	size = fw_get(w, entry, 4);
 	rows_at = fw_get(w, entry + 4, 4);
-	if (start > (s64)search->place || search->place - start >= size)
+	if (start > (s64)search->place)
 		return FW_LOOKUP_NONE;
+	if (search->place - start >= size)
+		return fw_in_large_hole(w, search, start + size) ? FW_LOOKUP_HOLE : FW_LOOKUP_NONE;
 	if (rows_at > w->table.rows_len)
 		return FW_LOOKUP_BAD;
 	search->offset = search->place - start;

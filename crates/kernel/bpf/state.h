@@ -185,6 +185,7 @@ struct fw_walk {
 	/* The word that is needed next, and those of this frame that were fetched. */
 	u64 miss;
 	u32 num_kept;
+	u8 miss_code; /* it is code */
 	struct {
 		u64 address;
 		u64 word;
@@ -208,6 +209,9 @@ struct fw_walk {
 	u64 gap_start;
 	u64 gap_end;
 	struct fw_near sections[FW_SECTIONS];
+	/* The mapping that holds the stack pointer, for guesses. */
+	u64 stack_start;
+	u64 stack_end;
 	/* The window: `window_len` bytes of stack from `window_at`. */
 	u64 window_at;
 	u64 window_len;

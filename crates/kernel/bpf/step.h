@@ -21,6 +21,13 @@ static __always_inline bool fw_fetch(struct fw_walk *w, bool sleepable)
 	u32 slot = w->num_kept++ & (FW_KEPT - 1);
 
 	w->kept[slot].address = address;
+	/* Code goes past the window, and where it cannot be read it says nothing. */
+	if (w->miss_code) {
+		if (!fw_read_user(&w->kept[slot].word, 8, address, sleepable))
+			return true;
+		w->kept[slot].word = 0;
+		return !w->may_defer;
+	}
 	/* Unaligned words are no compiler's doing; the window serves aligned ones only. */
 	if (!(address & 7)) {
 		w->window_at = from;
@@ -56,6 +63,7 @@ static __always_inline int fw_word_at(struct fw_walk *w, u64 address, u64 *word)
 		}
 	}
 	w->miss = address;
+	w->miss_code = 0;
 	return FW_MISS;
 }
 

@@ -39,32 +39,7 @@ struct {
 #include "spaces.h"
 #include "area.h"
 #include "announced.h"
-
-/* Where nobody describes the code: the frame pointer, if what it says checks out. A guess, and marked. */
-static __always_inline int fw_step_guess(struct fw_walk *w)
-{
-	u64 at = w->fp, fp, ra;
-	int stop;
-
-	if (at & 7 || at < w->sp || at - w->sp > FW_MAX_FRAME_SIZE)
-		return FW_STOP(FW_STOP_FRAME_POINTER);
-	stop = fw_word_at(w, at, &fp);
-	if (!stop)
-		stop = fw_word_at(w, at + 8, &ra);
-	if (stop)
-		return stop == FW_MISS ? stop : FW_STOP(FW_STOP_FRAME_POINTER);
-	if (!ra)
-		return FW_STOP(FW_STOP_ZERO_RETURN);
-	if ((fp && fp <= at) || fw_locate(w, ra - 1))
-		return FW_STOP(FW_STOP_FRAME_POINTER);
-	w->pc = ra;
-	w->sp = at + 16;
-	w->fp = fp;
-	w->is_return = 1;
-	w->top = 0;
-	w->origin = FW_ORIGIN_FRAME_POINTER;
-	return FW_GO;
-}
+#include "guess.h"
 
 /* Searches the object's table for the rule at a file offset. */
 static __always_inline int fw_find_in_object(struct fw_walk *w, const struct fw_object *object, u64 offset)
@@ -73,7 +48,7 @@ static __always_inline int fw_find_in_object(struct fw_walk *w, const struct fw_
 	int found;
 
 	if (fw_cached(w, key))
-		return FW_LOOKUP_FOUND;
+		return fw_rule_is_hole(&w->rule) ? FW_LOOKUP_HOLE : FW_LOOKUP_FOUND;
 	FW_COUNT(searches, 1);
 	w->table.at = object->section;
 	w->table.base = 0;
@@ -86,7 +61,9 @@ static __always_inline int fw_find_in_object(struct fw_walk *w, const struct fw_
 	w->table.pcrel = 1;
 	fw_search_begin(w, offset);
 	found = fw_search(w);
-	if (found == FW_LOOKUP_FOUND)
+	if (found == FW_LOOKUP_HOLE)
+		fw_make_hole(&w->rule);
+	if (found == FW_LOOKUP_FOUND || found == FW_LOOKUP_HOLE)
 		fw_cache(w, key);
 	return found;
 }
@@ -117,6 +94,8 @@ static __always_inline int fw_how(struct fw_walk *w)
 	switch (fw_find_in_object(w, &range->object, pc - range->bias)) {
 	case FW_LOOKUP_FOUND:
 		return FW_BY_RULE;
+	case FW_LOOKUP_HOLE:
+		return FW_BY_GUESS;
 	case FW_LOOKUP_NONE:
 		return FW_STOP(FW_STOP_NO_ROW);
 	}
@@ -201,14 +180,15 @@ static __always_inline int fw_frame(struct fw_walk *w, bool sleepable)
 	if (how != FW_BY_RULE && how != FW_BY_GUESS)
 		return how;
 	w->num_kept = 0;
-	for (u32 fetched = 0; fetched < FW_KEPT; fetched++) {
+	for (u32 fetched = 0; fetched <= FW_KEPT; fetched++) {
 		next = fw_step(w, how);
 		if (next != FW_MISS)
 			return next;
 		if (!fw_fetch(w, sleepable))
 			break;
 	}
-	return how == FW_BY_RULE ? FW_STOP(FW_STOP_READ_FAULT) : FW_STOP(FW_STOP_FRAME_POINTER);
+	/* What a guess needs may just be absent now. */
+	return how == FW_BY_RULE || w->may_defer ? FW_STOP(FW_STOP_READ_FAULT) : FW_STOP(FW_STOP_FRAME_POINTER);
 }
 
 /* The same for contexts that cannot sleep, followed once and for all too. */
@@ -228,6 +208,7 @@ static __always_inline void fw_begin(struct fw_walk *w, u32 limit)
 	w->num_user = 0;
 	w->num_words = w->num_kernel;
 	w->window_len = 0;
+	w->stack_start = w->stack_end = 0;
 	w->num_switches = 0;
 	w->area.seen = 0;
 	w->limit = limit;

@@ -2,6 +2,7 @@
 
 use crate::{Origin, Stop};
 use framewalk_sframe::{CallerRule, Unwind};
+use std::ops::Range;
 
 /// What is known about one pc. The rows may be as wrong as their author liked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +52,12 @@ pub trait Code {
     /// Whether `pc` lies in executable memory at all.
     fn is_code(&mut self, pc: u64) -> bool {
         self.find(pc).says != Says::Stop(Stop::NotCode)
+    }
+
+    /// Whether these bytes lie in the mapping that holds the stack pointer, as far as that is known. A new
+    /// thread whose frame pointer is still its parent's is not to be walked into the parent's frames.
+    fn is_same_stack(&mut self, _sp: u64, _bytes: Range<u64>) -> bool {
+        true
     }
 }
 

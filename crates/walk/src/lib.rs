@@ -2,7 +2,7 @@
 //!
 //! It executes rows and touches the world through two traits: [`Memory`] reads one word of the
 //! walked process, [`Code`] says what is known about a pc. Everything both of them answer is an
-//! allegation: a walk takes at most [`READS_PER_FRAME`] reads per frame, delivers at most the
+//! allegation: a walk takes at most [`READS_PER_GUESS`] reads per frame, delivers at most the
 //! caller's limit of frames, never panics, and ends with one [`Stop`].
 //!
 //! ```
@@ -33,6 +33,7 @@
 
 pub mod arch;
 mod code;
+mod guess;
 mod memory;
 pub mod origin;
 mod registers;
@@ -42,9 +43,10 @@ pub mod stop;
 mod walk;
 
 pub use code::{Code, Found, Says};
+pub use guess::{EntryState, MIN_HOLE, READS_PER_GUESS, entry_state, guess, is_call};
 pub use memory::Memory;
 pub use origin::Origin;
 pub use registers::Registers;
-pub use step::{Between, MAX_FRAME_SIZE, MAX_SWITCHES, READS_PER_FRAME, Switches, guess, step};
+pub use step::{Between, MAX_FRAME_SIZE, MAX_SWITCHES, READS_PER_FRAME, Switches, step};
 pub use stop::Stop;
 pub use walk::{Frame, Start, walk};

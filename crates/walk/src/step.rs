@@ -3,7 +3,7 @@
 //! Both ways compute everything, check it, read, and only then commit by returning new registers.
 
 use crate::arch::AMD64;
-use crate::{Code, Memory, Registers, Stop};
+use crate::{Memory, Registers, Stop};
 use framewalk_sframe::{CallerRule, Cfa, Rule};
 
 /// The largest frame: a CFA further above the stack pointer is taken for nonsense.
@@ -11,7 +11,7 @@ pub const MAX_FRAME_SIZE: u64 = 1 << 26;
 /// How often one walk may leave the stack upwards rule behind: below signal handlers that ran on a stack of their own
 /// (sigaltstack(2)), and where generated code says that it changes stacks.
 pub const MAX_SWITCHES: usize = 64;
-/// Words read from the walked process per frame, at most: CFA, return address, frame pointer.
+/// Words read from the walked process per frame by a rule, at most: CFA, return address, frame pointer.
 pub const READS_PER_FRAME: usize = 3;
 
 /// The switches of stack in one walk: what keeps a hostile chain of signal frames from looping.
@@ -105,37 +105,6 @@ pub fn step<M: Memory + ?Sized>(
     }
     if on_stack.is_err() {
         switches.take(pc, cfa)?;
-    }
-    Ok(Registers {
-        pc,
-        sp: cfa,
-        fp,
-        full: None,
-    })
-}
-
-/// The caller's registers as the frame pointer chain alleges them, where nobody describes the
-/// code. It takes only what looks right in every respect.
-pub fn guess<M: Memory + ?Sized, C: Code + ?Sized>(
-    frame: &Registers,
-    code: &mut C,
-    memory: &mut M,
-) -> Result<Registers, Stop> {
-    let cfa = frame
-        .fp
-        .checked_add(2 * AMD64.word)
-        .ok_or(Stop::FramePointer)?;
-    check_cfa(frame.sp, cfa).map_err(|_| Stop::FramePointer)?;
-    if frame.fp < frame.sp {
-        return Err(Stop::FramePointer);
-    }
-    let fp = memory.word(frame.fp).ok_or(Stop::FramePointer)?;
-    let pc = memory.word(cfa - AMD64.word).ok_or(Stop::FramePointer)?;
-    if pc == 0 {
-        return Err(Stop::ZeroReturn);
-    }
-    if (fp != 0 && fp <= frame.fp) || !code.is_code(pc - 1) {
-        return Err(Stop::FramePointer);
     }
     Ok(Registers {
         pc,

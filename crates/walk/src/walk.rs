@@ -93,7 +93,7 @@ pub fn walk<M: Memory + ?Sized, C: Code + ?Sized>(
                 &mut switches,
                 memory,
             ),
-            Says::Undescribed => guess(&registers, code, memory),
+            Says::Undescribed => guess(&registers, is_return_address, code, memory),
             Says::Stop(stop) => Err(stop),
         };
         registers = match caller {

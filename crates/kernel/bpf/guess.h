@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Where nobody describes the code: the frame pointer, if what it says checks out. A guess, and marked. The rules are
+ * those of the reference walker (crates/walk/src/guess.rs). */
+#ifndef FRAMEWALK_GUESS_H
+#define FRAMEWALK_GUESS_H
+
+/* What the frame of the code at pc looks like, if that code keeps a frame pointer. */
+enum fw_entry_state {
+	FW_BODY = 0,   /* the frame pointer is this frame's */
+	FW_ENTRY = 1,  /* nothing is pushed, or all is popped: RA at SP */
+	FW_PUSHED = 2, /* the caller's frame pointer is at SP, RA above it */
+};
+
+/* Eight bytes of code at `address`, 0 where they cannot be read; FW_MISS to come again when they have been fetched. */
+static __always_inline int fw_code_at(struct fw_walk *w, u64 address, u64 *code)
+{
+	for (u32 i = 0; i < FW_KEPT; i++) {
+		if (i < w->num_kept && w->kept[i].address == address) {
+			*code = w->kept[i].word;
+			return FW_GO;
+		}
+	}
+	w->miss = address;
+	w->miss_code = 1;
+	return FW_MISS;
+}
+
+/* By the byte before pc (the lowest one) and seven from pc on. Intel SDM volume 2: 55 is push rbp, 48 89 e5 and 48 8b ec
+ * are mov rbp, rsp, f3 0f 1e fa is endbr64, c3 and c2 are ret. */
+__noinline int fw_state_of(u64 code)
+{
+	u32 before = code, at = code >> 8;
+
+	if ((u8)at == 0xc3 || (u8)at == 0xc2 || (u16)at == 0xc3f3)
+		return FW_ENTRY;
+	if (at == 0xe5894855 || at == 0xec8b4855 || code >> 8 == 0x894855fa1e0ff3 || code >> 8 == 0x8b4855fa1e0ff3)
+		return FW_ENTRY;
+	return before == 0xe5894855 || before == 0xec8b4855 ? FW_PUSHED : FW_BODY;
+}
+
+/* An enum fw_entry_state, or FW_MISS. Callers called from their bodies. */
+static __always_inline int fw_entry_state(struct fw_walk *w)
+{
+	/* The page before may not be there. */
+	u32 shift = w->pc & 4095 ? 0 : 8;
+	u64 code;
+
+	if (w->is_return)
+		return FW_BODY;
+	if (fw_code_at(w, w->pc - !shift, &code))
+		return FW_MISS;
+	return fw_state_of(code << shift);
+}
+
+/* How long a call through register or memory (ff /2) is: Intel SDM volume 2, table 2-2. 0: it is none. */
+static __always_inline u32 fw_call_length(u32 modrm, u32 sib)
+{
+	u32 mod = modrm >> 6, rm = modrm & 7;
+
+	if ((modrm >> 3 & 7) != 2)
+		return 0;
+	if (mod == 3)
+		return 2;
+	if (mod == 0 && (rm == 5 || (rm == 4 && (sib & 7) == 5)))
+		return rm == 5 ? 6 : 7;
+	return (rm == 4 ? 3 : 2) + (mod == 1 ? 1 : mod == 2 ? 4 : 0);
+}
+
+/* Whether eight bytes of code end with a call. */
+__noinline int fw_is_call(u64 code)
+{
+	if ((code >> 24 & 0xff) == 0xe8)
+		return 1;
+	for (u32 length = 2; length <= 7; length++) {
+		u64 call = code >> (64 - 8 * length);
+
+		if ((call & 0xff) == 0xff && fw_call_length(call >> 8 & 0xff, call >> 16 & 0xff) == length)
+			return 1;
+	}
+	return 0;
+}
+
+/* The bounds of the mapping that holds `address`, as the tree has it at this moment. */
+static __always_inline bool fw_stack_once(struct mm_struct *mm, u64 address, u64 *start, u64 *end)
+{
+	u64 entry = fw_maple_find(fw_kernel_word((u64)&mm->mm_mt.ma_root), address);
+	struct vm_area_struct *vma;
+
+	if (!entry)
+		return false;
+	vma = FW_TYPED(vm_area_struct, entry);
+	*start = vma->vm_start;
+	*end = vma->vm_end;
+	if (address < *start || address >= *end || vma->vm_mm != mm)
+		return false;
+	return vma->vm_start == *start && vma->vm_end == *end && vma->vm_mm == mm;
+}
+
+/* Whether the two words at `at` lie in the mapping that holds the stack pointer. A new thread whose frame pointer is still
+ * its parent's is not to be walked into the parent's frames. */
+__noinline int fw_on_stack(struct fw_walk *w, u64 at)
+{
+	struct mm_struct *mm = bpf_get_current_task_btf()->mm;
+	u64 start = 0, end = 0;
+
+	if (!w || !mm)
+		return 0;
+	if (w->sp - w->stack_start >= w->stack_end - w->stack_start) {
+		bpf_rcu_read_lock();
+		if (!fw_stack_once(mm, w->sp, &start, &end) && !fw_stack_once(mm, w->sp, &start, &end))
+			start = end = 0;
+		bpf_rcu_read_unlock();
+		w->stack_start = start;
+		w->stack_end = end;
+	}
+	return at >= w->stack_start && at < w->stack_end && w->stack_end - at >= 16;
+}
+
+/* Begun again after a miss, as a step by rule is. */
+static __always_inline int fw_step_guess(struct fw_walk *w)
+{
+	int state = fw_entry_state(w), stop;
+	u64 at, fp, ra, code;
+
+	if (state == FW_MISS)
+		return state;
+	/* Where the frame pointer is saved, or would be: RA is above it. */
+	at = state == FW_BODY ? w->fp : state == FW_PUSHED ? w->sp : w->sp - 8;
+	if (at & 7 || (state != FW_ENTRY && at < w->sp) || (state == FW_BODY && at - w->sp > FW_MAX_FRAME_SIZE - 16))
+		return FW_STOP(FW_STOP_FRAME_POINTER);
+	if (state == FW_BODY && !fw_on_stack(w, at))
+		return FW_STOP(FW_STOP_FRAME_POINTER);
+	fp = w->fp;
+	stop = state == FW_ENTRY ? FW_GO : fw_word_at(w, at, &fp);
+	if (!stop)
+		stop = fw_word_at(w, at + 8, &ra);
+	if (stop)
+		return stop == FW_MISS ? stop : FW_STOP(FW_STOP_FRAME_POINTER);
+	if (!ra)
+		return FW_STOP(FW_STOP_ZERO_RETURN);
+	/* Callers that are described may use the register for anything, but not for what was below their frames. */
+	if ((state != FW_ENTRY && fp - w->sp <= at - w->sp) || fw_locate(w, ra - 1))
+		return FW_STOP(FW_STOP_FRAME_POINTER);
+	if (fw_code_at(w, ra - 8, &code))
+		return FW_MISS;
+	if (!fw_is_call(code))
+		return FW_STOP(FW_STOP_FRAME_POINTER);
+	w->pc = ra;
+	w->sp = at + 16;
+	w->fp = fp;
+	w->is_return = 1;
+	w->top = 0;
+	w->origin = FW_ORIGIN_FRAME_POINTER;
+	return FW_GO;
+}
+
+#endif
