@@ -80,6 +80,29 @@ __noinline int fw_is_call(u64 code)
 	return 0;
 }
 
+/* Whether code begins by making its stack pointer from its frame pointer: it keeps one, and is returned to by what moved
+ * the stack pointer. HotSpot's interpreter pushes such return addresses and jumps, where others call.
+ * 48 8b 65 is mov rsp, [rbp + disp8]; 48 8b 4d, and 48 8d 64 cd behind its displacement, are mov rcx, [rbp + disp8] and
+ * lea rsp, [rbp + rcx * 8 + disp8]. */
+__noinline int fw_is_resumed(u64 code)
+{
+	return (code & 0xffffff) == 0x658b48 || ((code & 0xffffff) == 0x4d8b48 && code >> 32 == 0xcd648d48);
+}
+
+/* Whether a return address looks like one; FW_MISS. */
+static __always_inline int fw_is_return(struct fw_walk *w, u64 ra)
+{
+	u64 code;
+
+	if (fw_code_at(w, ra - 8, &code))
+		return FW_MISS;
+	if (fw_is_call(code))
+		return 1;
+	if (fw_code_at(w, ra, &code))
+		return FW_MISS;
+	return fw_is_resumed(code);
+}
+
 /* The bounds of the mapping that holds `address`, as the tree has it at this moment. */
 static __always_inline bool fw_stack_once(struct mm_struct *mm, u64 address, u64 *start, u64 *end)
 {
@@ -120,7 +143,7 @@ __noinline int fw_on_stack(struct fw_walk *w, u64 at)
 static __always_inline int fw_step_guess(struct fw_walk *w)
 {
 	int state = fw_entry_state(w), stop;
-	u64 at, fp, ra, code;
+	u64 at, fp, ra;
 
 	if (state == FW_MISS)
 		return state;
@@ -141,9 +164,10 @@ static __always_inline int fw_step_guess(struct fw_walk *w)
 	/* Callers that are described may use the register for anything, but not for what was below their frames. */
 	if ((state != FW_ENTRY && fp - w->sp <= at - w->sp) || fw_locate(w, ra - 1))
 		return FW_STOP(FW_STOP_FRAME_POINTER);
-	if (fw_code_at(w, ra - 8, &code))
+	stop = fw_is_return(w, ra);
+	if (stop == FW_MISS)
 		return FW_MISS;
-	if (!fw_is_call(code))
+	if (!stop)
 		return FW_STOP(FW_STOP_FRAME_POINTER);
 	w->pc = ra;
 	w->sp = at + 16;

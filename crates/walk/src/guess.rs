@@ -7,8 +7,9 @@ use crate::arch::AMD64;
 use crate::step::MAX_FRAME_SIZE;
 use crate::{Code, Memory, Registers, Stop};
 
-/// Reads per guessed frame, at most: code at the pc, frame pointer, return address, code before that.
-pub const READS_PER_GUESS: usize = 4;
+/// Reads per guessed frame, at most: code at the pc, frame pointer, return address, code before
+/// that and at it.
+pub const READS_PER_GUESS: usize = 5;
 /// The smallest hole between two functions of a table in which the frame pointer is tried, bytes. Smaller ones
 /// are linkage stubs and assembly, which keep none.
 pub const MIN_HOLE: u64 = 64 << 10;
@@ -49,6 +50,19 @@ pub fn is_call(code: u64) -> bool {
             }
             _ => false,
         })
+}
+
+/// Whether eight bytes of code begin by making the stack pointer from the frame pointer: such code keeps one, and
+/// is returned to by what moved the stack pointer. HotSpot's interpreter pushes such return addresses and
+/// jumps, where others call.
+pub fn is_resumed(code: u64) -> bool {
+    match code.to_le_bytes() {
+        // mov rsp, [rbp + disp8]
+        [0x48, 0x8b, 0x65, ..] => true,
+        // mov rcx, [rbp + disp8]; lea rsp, [rbp + rcx * 8 + disp8]
+        [0x48, 0x8b, 0x4d, _, lea @ ..] => lea == [0x48, 0x8d, 0x64, 0xcd],
+        _ => false,
+    }
 }
 
 /// How long a call through register or memory (`ff /2`) is.
@@ -111,7 +125,7 @@ pub fn guess<M: Memory + ?Sized, C: Code + ?Sized>(
         return Err(Stop::FramePointer);
     }
     let call = pc.checked_sub(8).and_then(|start| memory.code(start));
-    if !call.is_some_and(is_call) {
+    if !call.is_some_and(is_call) && !memory.code(pc).is_some_and(is_resumed) {
         return Err(Stop::FramePointer);
     }
     Ok(Registers {

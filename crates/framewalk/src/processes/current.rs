@@ -6,6 +6,7 @@ use super::vma_query::{Vma, vma_at};
 use super::{Mappings, Objects};
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Range;
 
 /// The most of /proc/PID/maps that is read, bytes.
 const MAX_TEXT: u64 = 64 << 20;
@@ -70,6 +71,13 @@ impl CurrentMappings {
         })?;
         (self.text, self.vmas, self.mappings) = (text, vmas, mappings);
         result
+    }
+
+    /// The bounds of the mapping that holds an address, code or not, as the kernel has it now. An error where it cannot
+    /// tell.
+    pub fn bounds(&self, address: u64) -> io::Result<Option<Range<u64>>> {
+        let maps = self.maps.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        Ok(vma_at(maps, address)?.map(|vma| vma.start..vma.end))
     }
 
     /// Whether the mappings of these addresses are still what they were when they were read. False

@@ -5,6 +5,7 @@
 //! needed afterwards.
 
 mod epilogue;
+pub(super) mod hole;
 
 use super::ObjectSource;
 use super::image::{Bytes, Image, Lack};
@@ -12,6 +13,7 @@ use framewalk_sframe::convert::{self, EhFrame, Refused};
 use framewalk_sframe::spec::Version;
 use framewalk_sframe::{Arch, Builder, Function, FunctionRows, Row, Section, Unwind};
 use framewalk_walk::{Origin, Says, Stop};
+use std::ops::Range;
 
 /// Rows that a lookup scans at most: longer functions are written as several.
 pub const ROWS_PER_FUNCTION: usize = 32;
@@ -30,6 +32,8 @@ pub struct Table {
     pub functions: u32,
     /// Rows in the section.
     pub rows: u64,
+    /// Large stretches of code without unwind data between two functions, closed ones too (file offsets).
+    pub(super) holes: Vec<Range<u64>>,
     /// What conversion left out.
     pub refused: Refused,
     /// Why there is no data.
@@ -41,16 +45,25 @@ pub struct Table {
 impl Table {
     /// Builds the table of an object. It takes milliseconds to seconds; any thread may do it.
     pub fn build(source: &ObjectSource) -> Table {
-        Table::from_image(&Image::read(source))
+        let image = Image::read(source);
+        let segments = image.as_ref().map_or(&[][..], |image| &image.segments);
+        Table::from_image(&image, &mut |hole| {
+            hole::keeps_frame_pointers(source, segments, hole)
+        })
     }
 
-    pub(super) fn from_image(image: &Result<Image, Lack>) -> Table {
+    /// `keeps`: whether the code in a large hole keeps frame pointers. It is asked for each once, in their order.
+    pub(super) fn from_image(
+        image: &Result<Image, Lack>,
+        keeps: &mut dyn FnMut(&Range<u64>) -> bool,
+    ) -> Table {
         let mut table = Table {
             section: Vec::new(),
             origin: Origin::Converted,
             functions: 0,
             rows: 0,
             refused: Refused::default(),
+            holes: Vec::new(),
             lack: None,
             notes: Vec::new(),
         };
@@ -58,7 +71,7 @@ impl Table {
             Err(lack) => table.lack = Some(*lack),
             Ok(image) => {
                 let functions = table.functions_of(image);
-                table.write(functions, image);
+                table.write(functions, image, keeps);
             }
         }
         table
@@ -79,13 +92,14 @@ impl Table {
                 signal: found.function.signal,
                 origin: self.origin,
             },
+            Ok(None) if hole::is_in_large(&self.section, offset) => Says::Undescribed,
             Ok(None) => Says::Stop(Stop::NoRow),
             Err(_) => Says::Stop(Stop::BadRow),
         }
     }
 
     /// From the first function's start to the end of the last one, in file offsets.
-    pub fn text(&self) -> Option<std::ops::Range<u64>> {
+    pub fn text(&self) -> Option<Range<u64>> {
         let section = Section::parse(&self.section, 0).ok()?;
         let first = section.function(0).ok()?;
         let last = section.header().functions.checked_sub(1)?;
@@ -120,7 +134,12 @@ impl Table {
     }
 
     /// Moves the functions to file offsets and writes the section.
-    fn write(&mut self, mut functions: Vec<FunctionRows>, image: &Image) {
+    fn write(
+        &mut self,
+        mut functions: Vec<FunctionRows>,
+        image: &Image,
+        keeps: &mut dyn FnMut(&Range<u64>) -> bool,
+    ) {
         functions.extend(undescribed_entry(&functions, image));
         let all = functions.len();
         functions.retain_mut(|function| match file_offset(function, image) {
@@ -146,6 +165,9 @@ impl Table {
                 all - functions.len()
             ));
         }
+        self.holes = hole::large(&functions);
+        let closed = self.holes.iter().filter(|hole| !keeps(hole));
+        functions.extend(closed.flat_map(hole::closed));
         let mut builder = Builder::new(Arch::Amd64).rows_per_function(ROWS_PER_FUNCTION);
         builder.extend(functions);
         let written = builder.finish(0);

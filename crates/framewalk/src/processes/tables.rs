@@ -1,19 +1,25 @@
 //! Tables, built when they are first needed and shared by all objects with the same unwind data.
 
 use super::image::{Image, Lack};
+use super::table::hole;
 use super::{ObjectSource, Objects, Table};
 use crate::sample::ObjectId;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Builds tables, one for all objects with the same unwind data.
 ///
 /// What is shared is decided by the unwind data itself, not by a build id: that is an allegation of
 /// the file, and a file could claim another's to give it a wrong table.
+///
+/// Whether code in large holes keeps frame pointers is looked up in each file: the unwind data does not tell.
 #[derive(Debug, Default)]
 pub struct TableBuilder {
-    of_images: HashMap<u64, Arc<Table>>,
+    holes_of_images: HashMap<u64, Vec<Range<u64>>>,
+    /// By image and what was found in its holes.
+    tables: HashMap<(u64, Vec<bool>), Arc<Table>>,
     keyed: RandomState,
 }
 
@@ -22,10 +28,23 @@ impl TableBuilder {
     pub fn build(&mut self, source: &ObjectSource) -> Arc<Table> {
         let image = Image::read(source);
         let key = self.keyed.hash_one(&image);
-        self.of_images
-            .entry(key)
-            .or_insert_with(|| Arc::new(Table::from_image(&image)))
-            .clone()
+        let segments = image.as_ref().map_or(&[][..], |image| &image.segments);
+        let keeps = |hole: &Range<u64>| hole::keeps_frame_pointers(source, segments, hole);
+        if let Some(holes) = self.holes_of_images.get(&key) {
+            let known = (key, holes.iter().map(keeps).collect());
+            if let Some(table) = self.tables.get(&known) {
+                return table.clone();
+            }
+        }
+        let mut kept = Vec::new();
+        let table = Arc::new(Table::from_image(&image, &mut |hole| {
+            let keeps = keeps(hole);
+            kept.push(keeps);
+            keeps
+        }));
+        self.holes_of_images.insert(key, table.holes.clone());
+        self.tables.insert((key, kept), table.clone());
+        table
     }
 }
 

@@ -1,8 +1,12 @@
 //! The Rust walker over the mappings of a process and the tables of its objects.
 
-use super::{AnnouncedCode, Backing, Mapping, Mappings, Objects, Tables};
+use super::{AnnouncedCode, Backing, CurrentMappings, Mapping, Mappings, Objects, Tables};
 use crate::sample::{Frame, Place};
 use framewalk_walk::{Code, Found, Memory, Says, Start, Stop, walk};
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 /// The code of one process.
 #[derive(Debug)]
@@ -13,6 +17,8 @@ pub struct ProcessCode<'a> {
     announced: Option<AnnouncedCode<'a>>,
     last: Option<&'a Mapping>,
     asked: Vec<u64>,
+    current: Option<&'a CurrentMappings>,
+    stack: Range<u64>,
 }
 
 impl<'a> ProcessCode<'a> {
@@ -29,12 +35,20 @@ impl<'a> ProcessCode<'a> {
             announced: None,
             last: None,
             asked: Vec::new(),
+            current: None,
+            stack: 0..0,
         }
     }
 
     /// The same, where what the process announced comes before the tables of its objects.
     pub fn with_announced(self, announced: Option<AnnouncedCode<'a>>) -> ProcessCode<'a> {
         ProcessCode { announced, ..self }
+    }
+
+    /// The same, where the kernel can be asked for mappings that are no code.
+    pub fn with_current(self, current: &'a CurrentMappings) -> ProcessCode<'a> {
+        let current = Some(current);
+        ProcessCode { current, ..self }
     }
 
     /// An address in every mapping that was looked at, and those that were in none.
@@ -87,6 +101,20 @@ impl Code for ProcessCode<'_> {
     fn is_code(&mut self, pc: u64) -> bool {
         self.mapping(pc).is_some()
     }
+
+    /// A copy of a stack ends where its mapping does, so nothing has to be known of it here.
+    fn is_same_stack(&mut self, sp: u64, bytes: Range<u64>) -> bool {
+        let Some(current) = self.current else {
+            return true;
+        };
+        if !self.stack.contains(&sp) {
+            self.stack = match current.bounds(sp) {
+                Ok(bounds) => bounds.unwrap_or(0..0),
+                Err(_) => return true,
+            };
+        }
+        self.stack.start <= bytes.start && bytes.end <= self.stack.end
+    }
 }
 
 /// Copied pieces of a stack: addresses and bytes.
@@ -94,6 +122,8 @@ impl Code for ProcessCode<'_> {
 pub struct StackCopy<'a> {
     pieces: Vec<(u64, &'a [u8])>,
     missed: bool,
+    process: Option<u32>,
+    memory: Option<Arc<File>>,
 }
 
 impl<'a> StackCopy<'a> {
@@ -101,8 +131,14 @@ impl<'a> StackCopy<'a> {
     pub fn new(base: u64, bytes: &'a [u8]) -> StackCopy<'a> {
         StackCopy {
             pieces: vec![(base, bytes)],
-            missed: false,
+            ..StackCopy::default()
         }
+    }
+
+    /// The same, where code is read from the process itself, if it is still there.
+    pub fn with_code_of(self, process: u32) -> StackCopy<'a> {
+        let process = Some(process);
+        StackCopy { process, ..self }
     }
 
     /// Adds a piece. Where pieces overlap the first one counts; a word across two is not found.
@@ -123,6 +159,16 @@ impl Memory for StackCopy<'_> {
         });
         self.missed |= word.is_none();
         word
+    }
+
+    fn code(&mut self, address: u64) -> Option<u64> {
+        if let Some(process) = self.process.take() {
+            self.memory = File::open(format!("/proc/{process}/mem")).ok().map(Arc::new);
+        }
+        let mut bytes = [0; 8];
+        let memory = self.memory.as_ref()?;
+        memory.read_exact_at(&mut bytes, address).ok()?;
+        Some(u64::from_le_bytes(bytes))
     }
 }
 

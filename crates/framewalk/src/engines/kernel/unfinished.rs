@@ -134,7 +134,7 @@ impl Unfinished {
                 origin: resume.origin,
                 is_return_address: resume.is_return_address,
             };
-            let mut copy = StackCopy::default();
+            let mut copy = StackCopy::default().with_code_of(sample.pid);
             for piece in &waiting.pieces.stack {
                 copy.push(piece.address, &piece.bytes);
             }

@@ -114,7 +114,7 @@ impl Perf {
         let stop = match &raw.user {
             User::Registers(registers) => {
                 let code = ProcessCode::new(mappings, objects, &mut self.tables);
-                let stack = StackCopy::new(registers.sp, raw.stack);
+                let stack = StackCopy::new(registers.sp, raw.stack).with_code_of(pid);
                 finish(
                     Start::topmost(**registers),
                     stack,

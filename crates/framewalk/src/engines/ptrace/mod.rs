@@ -168,6 +168,7 @@ impl Ptrace {
         // they are read, and it is walked again.
         let stop = loop {
             let code = ProcessCode::new(current.mappings(), objects, &mut self.tables);
+            let code = code.with_current(current);
             let mut code = code.with_announced(self.announcing.code(pid, tid));
             let start = Start::topmost(registers);
             let stop = walk_process(
