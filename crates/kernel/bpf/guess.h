@@ -14,8 +14,8 @@ enum fw_entry_state {
 /* Eight bytes of code at `address`, 0 where they cannot be read; FW_MISS to come again when they have been fetched. */
 static __always_inline int fw_code_at(struct fw_walk *w, u64 address, u64 *code)
 {
-	for (u32 i = 0; i < FW_KEPT; i++) {
-		if (i < w->num_kept && w->kept[i].address == address) {
+	for (u32 i = 0; i < FW_KEPT && i < w->num_kept; i++) {
+		if (w->kept[i].address == address) {
 			*code = w->kept[i].word;
 			return FW_GO;
 		}
@@ -26,7 +26,8 @@ static __always_inline int fw_code_at(struct fw_walk *w, u64 address, u64 *code)
 }
 
 /* By the byte before pc (the lowest one) and seven from pc on. Intel SDM volume 2: 55 is push rbp, 48 89 e5 and 48 8b ec
- * are mov rbp, rsp, f3 0f 1e fa is endbr64, c3 and c2 are ret. */
+ * are mov rbp, rsp, f3 0f 1e fa is endbr64, c3 and c2 are ret. HotSpot asks between pop rbp and ret whether to stop:
+ * 49 3b a7 is cmp rsp, [r15 + disp32], 0f 87 is ja rel32. */
 __noinline int fw_state_of(u64 code)
 {
 	u32 before = code, at = code >> 8;
@@ -35,21 +36,24 @@ __noinline int fw_state_of(u64 code)
 		return FW_ENTRY;
 	if (at == 0xe5894855 || at == 0xec8b4855 || code >> 8 == 0x894855fa1e0ff3 || code >> 8 == 0x8b4855fa1e0ff3)
 		return FW_ENTRY;
+	if ((at & 0xffffff) == 0xa73b49 || ((u16)at == 0x870f && code >> 56 == 0xc3))
+		return FW_ENTRY;
 	return before == 0xe5894855 || before == 0xec8b4855 ? FW_PUSHED : FW_BODY;
 }
 
-/* An enum fw_entry_state, or FW_MISS. Callers called from their bodies. */
-static __always_inline int fw_entry_state(struct fw_walk *w)
+/* Whether push rbp; mov rbp, rsp follows in the same piece of code: 24 bytes from the one before pc on. ret and int3 end it. */
+__noinline int fw_prologue_ahead(u64 code, u64 next, u64 last)
 {
-	/* The page before may not be there. */
-	u32 shift = w->pc & 4095 ? 0 : 8;
-	u64 code;
-
-	if (w->is_return)
-		return FW_BODY;
-	if (fw_code_at(w, w->pc - !shift, &code))
-		return FW_MISS;
-	return fw_state_of(code << shift);
+	for (u32 left = 19; left; left--) {
+		code = code >> 8 | next << 56;
+		next = next >> 8 | last << 56;
+		last >>= 8;
+		if ((u32)code == 0xe5894855 || (u32)code == 0xec8b4855)
+			return 1;
+		if ((u8)code == 0xc3 || (u8)code == 0xcc)
+			return 0;
+	}
+	return 0;
 }
 
 /* How long a call through register or memory (ff /2) is: Intel SDM volume 2, table 2-2. 0: it is none. */
@@ -101,6 +105,37 @@ static __always_inline int fw_is_return(struct fw_walk *w, u64 ra)
 	if (fw_code_at(w, ra, &code))
 		return FW_MISS;
 	return fw_is_resumed(code);
+}
+
+/* An enum fw_entry_state, or FW_MISS. Callers called from their bodies. */
+static __always_inline int fw_entry_state(struct fw_walk *w)
+{
+	/* The page before may not be there. */
+	u32 shift = w->pc & 4095 ? 0 : 8;
+	u64 code, next, last, ra;
+	int state;
+
+	if (w->is_return)
+		return FW_BODY;
+	if (fw_code_at(w, w->pc - !shift, &code))
+		return FW_MISS;
+	state = fw_state_of(code << shift);
+	if (state != FW_BODY)
+		return state;
+	if (fw_code_at(w, w->pc + 7, &next) || fw_code_at(w, w->pc + 15, &last))
+		return FW_MISS;
+	if (!fw_prologue_ahead(code << shift, next, last))
+		return FW_BODY;
+	/* What some put before the prologue touches no stack. But it may be the end of other code: the stack decides. */
+	state = fw_word_at(w, w->sp, &ra);
+	if (state)
+		return state == FW_MISS ? FW_MISS : FW_BODY;
+	if (fw_locate(w, ra - 1))
+		return FW_BODY;
+	state = fw_is_return(w, ra);
+	if (state == FW_MISS)
+		return FW_MISS;
+	return state ? FW_ENTRY : FW_BODY;
 }
 
 /* The bounds of the mapping that holds `address`, as the tree has it at this moment. */

@@ -56,8 +56,8 @@ static __always_inline int fw_word_at(struct fw_walk *w, u64 address, u64 *word)
 		*word = w->window[inside / 8 & (FW_WINDOW / 8 - 1)];
 		return FW_GO;
 	}
-	for (u32 i = 0; i < FW_KEPT; i++) {
-		if (i < w->num_kept && w->kept[i].address == address) {
+	for (u32 i = 0; i < FW_KEPT && i < w->num_kept; i++) {
+		if (w->kept[i].address == address) {
 			*word = w->kept[i].word;
 			return FW_GO;
 		}

@@ -7,9 +7,9 @@ use crate::arch::AMD64;
 use crate::step::MAX_FRAME_SIZE;
 use crate::{Code, Memory, Registers, Stop};
 
-/// Reads per guessed frame, at most: code at the pc, frame pointer, return address, code before
-/// that and at it.
-pub const READS_PER_GUESS: usize = 5;
+/// Reads per guessed frame, at most: three of code at the pc, the word at the stack pointer, frame pointer and
+/// return address, and code before and at two return addresses.
+pub const READS_PER_GUESS: usize = 10;
 /// The smallest hole between two functions of a table in which the frame pointer is tried, bytes. Smaller ones
 /// are linkage stubs and assembly, which keep none.
 pub const MIN_HOLE: u64 = 64 << 10;
@@ -35,9 +35,56 @@ pub fn entry_state(code: u64) -> EntryState {
         [0xc2 | 0xc3, ..] | [0xf3, 0xc3, ..] => EntryState::Entry,
         [0x55, a, b, c, ..] if MOVES.contains(&[a, b, c]) => EntryState::Entry,
         [0xf3, 0x0f, 0x1e, 0xfa, 0x55, 0x48, 0x89 | 0x8b] => EntryState::Entry,
+        // HotSpot asks between `pop rbp` and `ret` whether to stop: cmp rsp, [r15 + disp32]; ja rel32.
+        [0x49, 0x3b, 0xa7, ..] | [0x0f, 0x87, .., 0xc3] => EntryState::Entry,
         [a, b, c, ..] if before == 0x55 && MOVES.contains(&[a, b, c]) => EntryState::Pushed,
         _ => EntryState::Body,
     }
+}
+
+/// Whether `push rbp; mov rbp, rsp` follows in the same piece of code. `ret` and `int3` end it.
+fn is_prologue_ahead(at: &[u8]) -> bool {
+    for four in at.windows(4) {
+        match *four {
+            [0x55, 0x48, 0x89, 0xe5] | [0x55, 0x48, 0x8b, 0xec] => return true,
+            [0xc3 | 0xcc, ..] => return false,
+            _ => {}
+        }
+    }
+    false
+}
+
+/// The state of a frame that was interrupted.
+pub fn interrupted_state<M: Memory + ?Sized, C: Code + ?Sized>(
+    frame: &Registers,
+    code: &mut C,
+    memory: &mut M,
+) -> EntryState {
+    let around = code_around(frame.pc, memory);
+    let state = entry_state(around);
+    if state != EntryState::Body {
+        return state;
+    }
+    let mut read = |distance| {
+        let address = frame.pc.checked_add(distance);
+        address.and_then(|address| memory.code(address)).unwrap_or(0)
+    };
+    let words = [around, read(7), read(15)].map(u64::to_le_bytes);
+    if !is_prologue_ahead(&words.as_flattened()[1..]) {
+        return EntryState::Body;
+    }
+    // What some put before the prologue touches no stack. But it may be the end of other code: the stack decides.
+    let pc = memory.word(frame.sp).filter(|&pc| pc > 0 && code.is_code(pc - 1));
+    match pc {
+        Some(pc) if is_return(pc, memory) => EntryState::Entry,
+        _ => EntryState::Body,
+    }
+}
+
+/// Whether a return address looks like one.
+fn is_return<M: Memory + ?Sized>(pc: u64, memory: &mut M) -> bool {
+    let before = pc.checked_sub(8).and_then(|start| memory.code(start));
+    before.is_some_and(is_call) || memory.code(pc).is_some_and(is_resumed)
 }
 
 /// Whether eight bytes of code end with a call.
@@ -94,7 +141,7 @@ pub fn guess<M: Memory + ?Sized, C: Code + ?Sized>(
     let state = match is_return_address {
         // Callers called from their bodies.
         true => EntryState::Body,
-        false => entry_state(code_around(frame.pc, memory)),
+        false => interrupted_state(frame, code, memory),
     };
     // Where the frame pointer is saved, or would be: the return address is above it.
     let at = match state {
@@ -124,8 +171,7 @@ pub fn guess<M: Memory + ?Sized, C: Code + ?Sized>(
     if points_down || !code.is_code(pc - 1) {
         return Err(Stop::FramePointer);
     }
-    let call = pc.checked_sub(8).and_then(|start| memory.code(start));
-    if !call.is_some_and(is_call) && !memory.code(pc).is_some_and(is_resumed) {
+    if !is_return(pc, memory) {
         return Err(Stop::FramePointer);
     }
     Ok(Registers {
