@@ -44,7 +44,7 @@ __noinline int fw_state_of(u64 code)
 /* Whether push rbp; mov rbp, rsp follows in the same piece of code: 24 bytes from the one before pc on. ret and int3 end it. */
 __noinline int fw_prologue_ahead(u64 code, u64 next, u64 last)
 {
-	for (u32 left = 19; left; left--) {
+	for (u32 left = 20; left; left--) {
 		code = code >> 8 | next << 56;
 		next = next >> 8 | last << 56;
 		last >>= 8;

@@ -67,14 +67,18 @@ pub fn interrupted_state<M: Memory + ?Sized, C: Code + ?Sized>(
     }
     let mut read = |distance| {
         let address = frame.pc.checked_add(distance);
-        address.and_then(|address| memory.code(address)).unwrap_or(0)
+        address
+            .and_then(|address| memory.code(address))
+            .unwrap_or(0)
     };
     let words = [around, read(7), read(15)].map(u64::to_le_bytes);
     if !is_prologue_ahead(&words.as_flattened()[1..]) {
         return EntryState::Body;
     }
     // What some put before the prologue touches no stack. But it may be the end of other code: the stack decides.
-    let pc = memory.word(frame.sp).filter(|&pc| pc > 0 && code.is_code(pc - 1));
+    let pc = memory
+        .word(frame.sp)
+        .filter(|&pc| pc > 0 && code.is_code(pc - 1));
     match pc {
         Some(pc) if is_return(pc, memory) => EntryState::Entry,
         _ => EntryState::Body,

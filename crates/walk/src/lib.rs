@@ -43,7 +43,10 @@ pub mod stop;
 mod walk;
 
 pub use code::{Code, Found, Says};
-pub use guess::{EntryState, MIN_HOLE, READS_PER_GUESS, entry_state, guess, interrupted_state, is_call, is_resumed};
+pub use guess::{
+    EntryState, MIN_HOLE, READS_PER_GUESS, entry_state, guess, interrupted_state, is_call,
+    is_resumed,
+};
 pub use memory::Memory;
 pub use origin::Origin;
 pub use registers::Registers;

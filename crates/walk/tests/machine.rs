@@ -74,7 +74,10 @@ impl Process {
         };
         let mut word = |address: u64| {
             *reads += 1;
-            memory.get(&address).copied()
+            // Calls everywhere, as far as the bytes of code tell.
+            let is_code = code.iter().any(|(range, _)| range.contains(&address));
+            let call = is_code.then_some(0xe8 << 24);
+            memory.get(&address).copied().or(call)
         };
         let stop = walk(start, limit, &mut word, &mut find, |frame| {
             assert_eq!(frame.place, frame.pc - u64::from(frame.is_return_address));
@@ -480,6 +483,11 @@ fn a_frame_pointer_that_does_not_check_out() {
         good().word(0x7100, 0x7000).stop(),
         Stop::FramePointer,
         "points down"
+    );
+    assert_eq!(
+        good().word(0x7100, 0x6ff8).stop(),
+        Stop::Outermost,
+        "used for something else by a caller that is described"
     );
     assert_eq!(
         good().word(0x7100, 0).stop(),

@@ -163,7 +163,9 @@ impl Memory for StackCopy<'_> {
 
     fn code(&mut self, address: u64) -> Option<u64> {
         if let Some(process) = self.process.take() {
-            self.memory = File::open(format!("/proc/{process}/mem")).ok().map(Arc::new);
+            self.memory = File::open(format!("/proc/{process}/mem"))
+                .ok()
+                .map(Arc::new);
         }
         let mut bytes = [0; 8];
         let memory = self.memory.as_ref()?;

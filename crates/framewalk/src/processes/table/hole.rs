@@ -56,7 +56,9 @@ pub(super) fn large(functions: &[FunctionRows]) -> Vec<Range<u64>> {
 pub(super) fn closed(hole: &Range<u64>) -> impl Iterator<Item = FunctionRows> {
     let end = hole.end;
     let starts = std::iter::successors(Some(hole.start), move |&start| {
-        start.checked_add(u32::MAX.into()).filter(|&next| next < end)
+        start
+            .checked_add(u32::MAX.into())
+            .filter(|&next| next < end)
     });
     starts.map(move |start| {
         let size = u32::try_from(end - start).unwrap_or(u32::MAX);
@@ -97,12 +99,16 @@ fn count(source: &ObjectSource, range: Range<u64>) -> io::Result<u64> {
         match source {
             ObjectSource::File(file) => file.read_exact_at(&mut piece[..length], at)?,
             ObjectSource::Vdso(bytes) => {
-                let bytes = usize::try_from(at).ok().and_then(|at| bytes.get(at..)?.get(..length));
+                let bytes = usize::try_from(at)
+                    .ok()
+                    .and_then(|at| bytes.get(at..)?.get(..length));
                 piece[..length].copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
             }
         }
         let found = piece[..length].windows(4);
-        prologues += found.filter(|four| PROLOGUES.iter().any(|p| p == four)).count() as u64;
+        prologues += found
+            .filter(|four| PROLOGUES.iter().any(|p| p == four))
+            .count() as u64;
         at += length as u64 - 3;
     }
     Ok(prologues)
@@ -186,12 +192,23 @@ mod tests {
             ObjectSource::Vdso(Arc::from(bytes))
         };
         for prologue in PROLOGUES {
-            assert!(keeps_frame_pointers(&code(1000, prologue), &segments, &hole));
-            assert!(!keeps_frame_pointers(&code(10_000, prologue), &segments, &hole));
+            assert!(keeps_frame_pointers(
+                &code(1000, prologue),
+                &segments,
+                &hole
+            ));
+            assert!(!keeps_frame_pointers(
+                &code(10_000, prologue),
+                &segments,
+                &hole
+            ));
         }
         let dense = code(100, PROLOGUES[0]);
         let elsewhere = 0..0x1000 + MIN_HOLE / 2;
-        assert!(!keeps_frame_pointers(&dense, &segments, &elsewhere), "too little of it is code");
+        assert!(
+            !keeps_frame_pointers(&dense, &segments, &elsewhere),
+            "too little of it is code"
+        );
         let beyond = 0x1000..u64::MAX;
         assert!(keeps_frame_pointers(&dense, &segments, &beyond));
     }
