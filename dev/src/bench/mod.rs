@@ -12,6 +12,7 @@ mod cost;
 mod dwarf;
 mod integrity;
 mod luajit;
+mod jits;
 mod machine;
 mod perf_event;
 mod recorded;
@@ -35,6 +36,7 @@ const PARTS: &[(&str, Part)] = &[
     ("cost", cost::run),
     ("python", recorded::run),
     ("dwarf", dwarf::run),
+    ("jits", jits::run),
     ("conversion", conversion::run),
     ("audit", announce_audit::run),
     ("announce", announce::run),

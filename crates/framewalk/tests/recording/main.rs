@@ -7,6 +7,8 @@ mod absent;
 mod bad_input;
 mod engines;
 mod follow;
+mod jit_guess;
+mod jit_node;
 mod python;
 mod recorded;
 mod stacks;
