@@ -40,7 +40,8 @@ pub struct FunctionRows {
     pub signal: bool,
     /// AArch64: return addresses are signed with key B.
     pub key_b: bool,
-    /// Rows, each start above the one before. Without any, the function is left out.
+    /// Rows, each start above the one before. Without any, the function is left out, or is a signal frame that
+    /// nobody could describe: V3 has no other function without rows that is not outermost.
     pub rows: Vec<Row>,
 }
 
@@ -89,7 +90,8 @@ impl Builder {
         self
     }
 
-    /// Adds a function, in any order. One of size 0 or without rows says nothing and is left out.
+    /// Adds a function, in any order. One of size 0 or without rows says nothing and is left out, but for signal
+    /// frames without rows: they say that nobody could describe this code.
     pub fn push(&mut self, function: FunctionRows) {
         self.functions.push(function);
     }
@@ -98,7 +100,8 @@ impl Builder {
     ///
     /// Functions that overlap are an error.
     pub fn finish(mut self, address: u64) -> Result<Vec<u8>, WriteError> {
-        self.functions.retain(|f| f.size != 0 && !f.rows.is_empty());
+        self.functions
+            .retain(|f| f.size != 0 && (f.signal || !f.rows.is_empty()));
         self.functions.sort_by_key(|f| f.start);
         let mut end = 0;
         for function in &self.functions {
@@ -155,6 +158,9 @@ impl Output {
         } else {
             MAX_ROWS
         };
+        if function.rows.is_empty() {
+            return self.part(function, 0, function.size, &[]);
+        }
         let mut parts = function.rows.chunks(limit).peekable();
         let mut from = 0;
         while let Some(rows) = parts.next() {

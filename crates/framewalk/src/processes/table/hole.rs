@@ -9,7 +9,7 @@
 
 use crate::processes::ObjectSource;
 use crate::processes::image::Segment;
-use framewalk_sframe::{FunctionRows, Row, Section, Unwind};
+use framewalk_sframe::{FunctionRows, Section};
 use framewalk_walk::MIN_HOLE;
 use std::io;
 use std::ops::Range;
@@ -52,21 +52,21 @@ pub(super) fn large(functions: &[FunctionRows]) -> Vec<Range<u64>> {
         .collect()
 }
 
-/// The functions that close a hole: none of their bytes has a row.
-pub(super) fn closed(hole: &Range<u64>) -> impl Iterator<Item = FunctionRows> {
+/// The functions that close a hole: none of their bytes has a row. The format can say that only of signal frames.
+pub(super) fn closed(hole: &Range<u64>) -> impl Iterator<Item = FunctionRows> + use<> {
     let end = hole.end;
     let starts = std::iter::successors(Some(hole.start), move |&start| {
         start
             .checked_add(u32::MAX.into())
             .filter(|&next| next < end)
     });
-    starts.map(move |start| {
-        let size = u32::try_from(end - start).unwrap_or(u32::MAX);
-        let row = Row {
-            start: size,
-            unwind: Unwind::Outermost,
-        };
-        FunctionRows::new(start, size, vec![row])
+    starts.map(move |start| FunctionRows {
+        signal: true,
+        ..FunctionRows::new(
+            start,
+            u32::try_from(end - start).unwrap_or(u32::MAX),
+            Vec::new(),
+        )
     })
 }
 
@@ -117,7 +117,7 @@ fn count(source: &ObjectSource, range: Range<u64>) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use framewalk_sframe::{Arch, Builder};
+    use framewalk_sframe::{Arch, Builder, Row, Unwind};
     use std::sync::Arc;
 
     fn function(start: u64, size: u32) -> FunctionRows {
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(framewalk_sframe::check(&bytes, 0).findings(), []);
         let section = Section::parse(&bytes, 0).unwrap();
         for offset in [hole.start, hole.start + 0x8000_0000, hole.end - 1] {
-            assert_eq!(section.lookup(offset), Ok(None));
+            assert!(section.lookup(offset).unwrap().is_none());
             assert!(!is_in_large(&bytes, offset));
         }
         assert!(section.lookup(hole.end).unwrap().is_some());
