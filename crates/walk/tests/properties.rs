@@ -79,7 +79,7 @@ proptest! {
             reads += 1;
             let Some(index) = address.checked_sub(STACK) else {
                 // Code, as far as its bytes matter.
-                return Some(if address % 3 == 0 { 0xe8 << 24 } else { address << 8 });
+                return Some(if address.is_multiple_of(3) { 0xe8 << 24 } else { address << 8 });
             };
             (index % 8 == 0).then(|| stack.get(index as usize / 8).copied())?
         };
