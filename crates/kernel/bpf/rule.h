@@ -28,9 +28,10 @@ struct fw_rule {
 };
 
 /* What a search of a table, a section or an area answers. ROWS: of an area, that its rows are to be searched;
- * KNOWN: found before. */
+ * KNOWN: found before.
+ * HOLE: no function, but so large a hole between two that the frame pointer may be tried. */
 enum { FW_LOOKUP_FOUND = 0, FW_LOOKUP_NONE = 1, FW_LOOKUP_BAD = 2, FW_LOOKUP_MISS = 3, FW_LOOKUP_BUSY = 4,
-       FW_LOOKUP_ROWS = 5, FW_LOOKUP_OPAQUE = 6, FW_LOOKUP_KNOWN = 7 };
+       FW_LOOKUP_ROWS = 5, FW_LOOKUP_OPAQUE = 6, FW_LOOKUP_KNOWN = 7, FW_LOOKUP_HOLE = 8 };
 
 /* AMD64 psABI, figure 3.36. */
 #define FW_REG_FP 6

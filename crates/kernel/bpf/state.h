@@ -91,8 +91,8 @@ struct fw_area_words {
 	u32 heap_used;
 };
 
-/* A frame needs three words at most: CFA, RA, FP. */
-#define FW_KEPT 4
+/* A frame needs three words at most by rule: CFA, RA, FP. A guess may need those and eight of code. */
+#define FW_KEPT 16
 
 /* What was found at a place of an area, for later frames and walks: it holds as long as no entry of the area died. */
 struct fw_area_known {
