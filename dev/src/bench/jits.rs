@@ -140,7 +140,9 @@ fn perfs(bench: &Bench, program: &Program, chain: &str) -> Result<(u64, u64, u64
         return Err(String::from_utf8_lossy(&run.stderr).into_owned());
     }
     let mut perf = Command::new("perf");
-    perf.args(["script", "-F", "ip,sym", "-i"]).arg(&data);
+    // With inlined functions it takes many minutes for node.
+    perf.args(["script", "--no-inline", "-F", "ip,sym", "-i"]);
+    perf.arg(&data);
     perf.stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = perf
         .spawn()

@@ -142,7 +142,8 @@ mod tests {
             function(end + MIN_HOLE, 0x100),
             function(end + 2 * MIN_HOLE + 0xff, 0x100),
         ];
-        assert_eq!(large(&functions), [end..end + MIN_HOLE]);
+        let hole = end..end + MIN_HOLE;
+        assert_eq!(large(&functions), std::slice::from_ref(&hole));
         let section = section(functions);
         for (offset, expected) in [
             (0, false),
