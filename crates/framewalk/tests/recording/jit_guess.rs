@@ -10,9 +10,10 @@ const ENGINES: [&str; 3] = ["kernel", "perf", "ptrace"];
 /// What the generated code is called by, outermost first; what is before it is the C library's.
 const DESCRIBED: [&str; 2] = ["main", "run_generated"];
 
-/// Whether a stack is that of the described part of the program, before the generated code is called or after.
+/// Whether a stack is that of the described part of the program, before the generated code is called or in the handler
+/// of the signal that ends it.
 fn is_described(stack: &Stack) -> bool {
-    stack.user.iter().all(|name| !name.starts_with("gen_"))
+    stack.has("finish") || stack.user.iter().all(|name| !name.starts_with("gen_"))
 }
 
 /// From the first generated function or its caller on, without the mark of guesses.
