@@ -86,7 +86,12 @@ fn node_calls_nest() {
         &["--no-opt", "--always-sparkplug"],
         &["--no-turbo-inlining"],
     ];
-    let names = ["--perf-basic-prof", "--interpreted-frames-native-stack"];
+    let names = [
+        "--perf-basic-prof",
+        "--interpreted-frames-native-stack",
+        "--no-logfile-per-isolate",
+        "--logfile=/dev/null",
+    ];
     let chain = chain();
     for mode in modes {
         let options = [&names[..], mode].concat();
