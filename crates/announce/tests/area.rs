@@ -3,7 +3,7 @@
 mod looker;
 
 use framewalk_announce::area::layout::*;
-use framewalk_announce::area::observe::{self, Kept};
+use framewalk_announce::area::observe;
 use framewalk_announce::area::{
     Area, CreateError, Function, Label, Options, Place, PublishError, Rule, RuleError, Slot,
 };
@@ -151,9 +151,9 @@ fn a_name_and_rows_move_with_their_function() {
 
 #[test]
 fn every_rule_is_read_as_it_was_meant() {
-    let at = |ra| Kept::At(ra);
+    let at = |ra| Place::At(ra);
     let fixed = |cfa, ra, fp| observe::Rule::Fixed { cfa, ra, fp };
-    let switch = |from, add, ra, fp| observe::Rule::StackSwitch { from, add, ra, fp };
+    let switch = |stack, cfa, ra, fp| observe::Rule::StackSwitch { stack, cfa, ra, fp };
     let cases = [
         (Rule::FramePointer, observe::Rule::FramePointer),
         (Rule::fixed(0x1_0008), fixed(0x1_0008, at(-8), 0)),
@@ -171,7 +171,7 @@ fn every_rule_is_read_as_it_was_meant() {
                 ra: Place::Register(11),
                 fp: 0,
             },
-            fixed(0, Kept::In(11), 0),
+            fixed(0, Place::Register(11), 0),
         ),
         (
             Rule::StackSwitch {
@@ -189,7 +189,7 @@ fn every_rule_is_read_as_it_was_meant() {
                 ra: -8,
                 fp: 0,
             },
-            switch(Kept::In(15), 16, -8, 0),
+            switch(Place::Register(15), 16, -8, 0),
         ),
         (Rule::Outermost, observe::Rule::Outermost),
         (Rule::Opaque, observe::Rule::Opaque),

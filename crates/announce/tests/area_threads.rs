@@ -2,8 +2,9 @@
 
 mod looker;
 
+use framewalk_announce::area::Place;
 use framewalk_announce::area::layout::*;
-use framewalk_announce::area::observe::{self, Fault, Kept};
+use framewalk_announce::area::observe::{self, Fault};
 use framewalk_announce::area::{Area, Function, Label, Options, Rule, Slot};
 use looker::{Looker, zeros};
 use proptest::prelude::*;
@@ -120,7 +121,7 @@ fn read(looker: &Looker<'_>, pieces: &Pieces, mut rng: TestRng, done: &AtomicU64
                 assert_eq!(u64::from(size), u64::from(length) * PIECE);
                 let rule = observe::Rule::Fixed {
                     cfa: 8 * (cookie >> 16) as i32,
-                    ra: Kept::At(-8),
+                    ra: Place::At(-8),
                     fp: 0,
                 };
                 assert_eq!(entry.rule(&looker.geometry), Ok(rule));

@@ -12,7 +12,8 @@ mod targets;
 #[path = "../../announce/tests/without_std/mod.rs"]
 mod without_std;
 
-use framewalk_announce::area::observe::{Kept, Rule};
+use framewalk_announce::area::Place;
+use framewalk_announce::area::observe::Rule;
 use recorded::{Recorded, Stack, record, skip, words};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -261,7 +262,7 @@ fn each_instruction_of_a_trace_leads_to_the_same_frame() {
                     continue;
                 };
                 assert!(name.contains(&format!(" {program}.lua:")), "{name}");
-                assert_eq!((ra, fp), (Kept::At(-8), -16), "{name}");
+                assert_eq!((ra, fp), (Place::At(-8), -16), "{name}");
                 sizes.insert(cfa);
                 looked += 1;
                 frames.insert(place.sp + u64::from(cfa.cast_unsigned()));

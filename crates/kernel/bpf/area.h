@@ -100,6 +100,7 @@ static __always_inline bool fw_area_is_known(struct fw_walk *w, const struct fw_
 	    known->tombstones != w->area.seen_tombstones)
 		return false;
 	fw_rule_unpack(&w->rule, known->rule);
+	w->rule.body = known->body;
 	w->area.described = known->described;
 	return true;
 }
@@ -117,6 +118,7 @@ static __always_inline void fw_area_keep(struct fw_walk *w, const struct fw_sect
 	known->generation = w->area.generation;
 	known->tombstones = w->area.tombstones;
 	known->rule = rule;
+	known->body = w->rule.body;
 	known->described = w->area.described;
 }
 
@@ -187,9 +189,9 @@ static __always_inline int fw_area_entry(struct fw_walk *w, const struct fw_sect
 	const struct fw_area_entry *entry = &w->area.bytes.entry;
 
 	if (entry->state == live && place >= entry->start && place - entry->start < entry->size) {
-		/* Two that claim it. */
+		/* Two that claim it: one that has just gone and the one that came for it, or nonsense. */
 		if (w->area.slot && w->area.slot != slot)
-			return FW_LOOKUP_BAD;
+			return FW_LOOKUP_CONFLICT;
 		w->area.slot = slot;
 		w->area.hit = *entry;
 	}
@@ -358,7 +360,7 @@ static __always_inline int fw_area_look(struct fw_walk *w, u64 pc)
 	found = fw_area_stage(w, place);
 	if (found == FW_LOOKUP_ROWS)
 		found = fw_area_stage(w, place);
-	if (found == FW_LOOKUP_BUSY && w->area.tries++ < FW_AREA_TRIES)
+	if ((found == FW_LOOKUP_BUSY || found == FW_LOOKUP_CONFLICT) && w->area.tries++ < FW_AREA_TRIES)
 		found = fw_area_begin(w, pc);
 	return found;
 }
@@ -405,6 +407,7 @@ static __always_inline int fw_find_in_area(struct fw_walk *w, struct fw_near *ne
 		near->unreadable++;
 		return FW_GO;
 	case FW_LOOKUP_BAD:
+	case FW_LOOKUP_CONFLICT:
 		near->malformed++;
 		return FW_GO;
 	case FW_LOOKUP_BUSY:

@@ -39,6 +39,7 @@ static __always_inline int fw_area_fixed(struct fw_rule *rule, u32 first, u32 se
 	}
 	rule->cfa_reg = FW_REG_SP;
 	rule->cfa_off = cfa;
+	rule->body = FW_RULE_BEFORE_RETURN;
 	return FW_LOOKUP_FOUND;
 }
 
@@ -78,6 +79,7 @@ static __always_inline int fw_area_lower(struct fw_rule *rule, u32 how, u32 firs
 		fw_area_ordinary(rule, FW_REG_FP, 16);
 		rule->fp_kind = FW_RULE_AT_CFA;
 		rule->fp_off = -16;
+		rule->body = FW_RULE_FRAME_MADE;
 		break;
 	case FW_AREA_FIXED:
 		found = fw_area_fixed(rule, first, second, in_register);

@@ -13,7 +13,7 @@
 /* Set by the loader before loading. */
 const volatile u64 cache_secret = 1;
 
-/* A packed rule, from bit 0: CFA offset (18 bits, signed), RA and FP offsets (13 each, signed), registers
+/* A packed rule of a table or section, from bit 0: CFA offset (18 bits, signed), RA and FP offsets (13 each, signed), registers
  * of the CFA, RA and FP (4 each), kinds of RA and FP (2 each), CFA loaded, signal, outermost, and a bit
  * that is always set. What does not fit is 0, and not cached. */
 #define FW_PACK_CFA 18
@@ -39,6 +39,7 @@ static __always_inline void fw_rule_unpack(struct fw_rule *rule, u64 packed)
 {
 	/* What is never packed; the rule before this one may have had it. */
 	rule->cfa_add = 0;
+	rule->body = FW_RULE_EVERYWHERE;
 	rule->switches = 0;
 	rule->cfa_off = (s32)((u32)packed << (32 - FW_PACK_CFA)) >> (32 - FW_PACK_CFA);
 	rule->ra_off = (s32)((u32)(packed >> 18) << (32 - FW_PACK_SLOT)) >> (32 - FW_PACK_SLOT);

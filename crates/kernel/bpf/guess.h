@@ -25,6 +25,11 @@ static __always_inline int fw_code_at(struct fw_walk *w, u64 address, u64 *code)
 	return FW_MISS;
 }
 
+static __always_inline bool fw_is_ret(u32 at)
+{
+	return (u8)at == 0xc3 || (u8)at == 0xc2 || (u16)at == 0xc3f3;
+}
+
 /* By the byte before pc (the lowest one) and seven from pc on. Intel SDM volume 2: 55 is push rbp, 48 89 e5 and 48 8b ec
  * are mov rbp, rsp, f3 0f 1e fa is endbr64, c3 and c2 are ret. HotSpot asks between pop rbp and ret whether to stop:
  * 49 3b a7 is cmp rsp, [r15 + disp32], 0f 87 is ja rel32. */
@@ -32,7 +37,7 @@ __noinline int fw_state_of(u64 code)
 {
 	u32 before = code, at = code >> 8;
 
-	if ((u8)at == 0xc3 || (u8)at == 0xc2 || (u16)at == 0xc3f3)
+	if (fw_is_ret(at))
 		return FW_ENTRY;
 	if (at == 0xe5894855 || at == 0xec8b4855 || code >> 8 == 0x894855fa1e0ff3 || code >> 8 == 0x8b4855fa1e0ff3)
 		return FW_ENTRY;
@@ -136,6 +141,40 @@ static __always_inline int fw_entry_state(struct fw_walk *w)
 	if (state == FW_MISS)
 		return FW_MISS;
 	return state ? FW_ENTRY : FW_BODY;
+}
+
+/* A rule that holds in a function's body, for a frame that may be elsewhere in it: w->rule becomes what holds where it
+ * stands. FW_GO, or FW_MISS. */
+static __always_inline int fw_settle(struct fw_walk *w)
+{
+	struct fw_rule entry = {.cfa_reg = FW_REG_SP, .cfa_off = 8, .ra_kind = FW_RULE_AT_CFA, .ra_off = -8};
+	int state = FW_BODY;
+	u64 code;
+
+	if (w->is_return) {
+		w->rule.body = FW_RULE_EVERYWHERE;
+		return FW_GO;
+	}
+	if (w->rule.body == FW_RULE_FRAME_MADE) {
+		state = fw_entry_state(w);
+	} else {
+		if (fw_code_at(w, w->pc, &code))
+			return FW_MISS;
+		state = fw_is_ret(code) ? FW_ENTRY : FW_BODY;
+	}
+	if (state == FW_MISS)
+		return FW_MISS;
+	w->rule.body = FW_RULE_EVERYWHERE;
+	if (state == FW_BODY)
+		return FW_GO;
+	entry.signal = w->rule.signal;
+	if (state == FW_PUSHED) {
+		entry.cfa_off = 16;
+		entry.fp_kind = FW_RULE_AT_CFA;
+		entry.fp_off = -16;
+	}
+	w->rule = entry;
+	return FW_GO;
 }
 
 /* The bounds of the mapping that holds `address`, as the tree has it at this moment. */

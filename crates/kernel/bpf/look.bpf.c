@@ -18,7 +18,7 @@ struct fw_question {
 	struct fw_section area;
 	u64 pc;
 	u32 times; /* asked in a row; the last answer counts */
-	u32 answer;
+	enum fw_lookup answer;
 	u64 nanoseconds; /* of all */
 	u32 slot;        /* plus 1 */
 	u32 generation;

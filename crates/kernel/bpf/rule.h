@@ -25,13 +25,29 @@ struct fw_rule {
 	s32 fp_off;
 	s32 cfa_add; /* to the CFA, after it was loaded */
 	u8 switches; /* the CFA may lie on another stack */
+	u8 body;     /* enum fw_rule_body: it holds in the body of a function, and where that is the instruction tells */
 };
 
-/* What a search of a table, a section or an area answers. ROWS: of an area, that its rows are to be searched;
- * KNOWN: found before.
- * HOLE: no function, but so large a hole between two that the frame pointer may be tried. */
-enum { FW_LOOKUP_FOUND = 0, FW_LOOKUP_NONE = 1, FW_LOOKUP_BAD = 2, FW_LOOKUP_MISS = 3, FW_LOOKUP_BUSY = 4,
-       FW_LOOKUP_ROWS = 5, FW_LOOKUP_OPAQUE = 6, FW_LOOKUP_KNOWN = 7, FW_LOOKUP_HOLE = 8 };
+enum fw_rule_body {
+	FW_RULE_EVERYWHERE = 0,
+	FW_RULE_BEFORE_RETURN = 1, /* not at the return itself */
+	FW_RULE_FRAME_MADE = 2,    /* nor before the frame pointer is set */
+};
+
+/* What a search of a table, a section or an area answers. */
+enum fw_lookup {
+	FW_LOOKUP_FOUND,
+	FW_LOOKUP_NONE,
+	FW_LOOKUP_BAD,  /* nonsense */
+	FW_LOOKUP_MISS, /* bytes are needed first, or cannot be had */
+	FW_LOOKUP_HOLE, /* no function, but so large a hole between two that the frame pointer may be tried */
+	/* of an area: */
+	FW_LOOKUP_BUSY,     /* it changed meanwhile */
+	FW_LOOKUP_CONFLICT, /* two entries hold the place */
+	FW_LOOKUP_ROWS,     /* its rows are to be searched */
+	FW_LOOKUP_OPAQUE,   /* it says that there is no telling */
+	FW_LOOKUP_KNOWN,    /* found before */
+};
 
 /* AMD64 psABI, figure 3.36. */
 #define FW_REG_FP 6

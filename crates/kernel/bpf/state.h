@@ -100,7 +100,8 @@ struct fw_area_known {
 	u64 pc;
 	u32 generation;
 	u32 tombstones;
-	u64 rule;      /* packed (cache.h) */
+	u64 rule;      /* packed (cache.h), but for `body` */
+	u64 body;
 	u64 described; /* the second word of its frame; 0: it has none */
 };
 

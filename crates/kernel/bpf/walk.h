@@ -160,7 +160,11 @@ __noinline int fw_step(struct fw_walk *w, int how)
 {
 	if (!w)
 		return FW_STOP(FW_STOP_LIMIT);
-	return how == FW_BY_RULE ? fw_step_rule(w) : fw_step_guess(w);
+	if (how != FW_BY_RULE)
+		return fw_step_guess(w);
+	if (w->rule.body && fw_settle(w) == FW_MISS)
+		return FW_MISS;
+	return fw_step_rule(w);
 }
 
 /* One frame. Finding and stepping are functions that the verifier follows once and for all; only what

@@ -22,7 +22,7 @@ impl fmt::Debug for Look {
     }
 }
 
-/// What became of a lookup, as `bpf/rule.h` numbers it.
+/// What became of a lookup, as `enum fw_lookup` (`bpf/rule.h`) says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// By [`Looked::rule`].
@@ -155,12 +155,12 @@ fn looked(bytes: &[u8]) -> Looked {
             )
         };
     }
-    let outcome = match answer!(u32, answer) {
-        0 => Outcome::Found,
-        1 => Outcome::Nothing,
-        3 => Outcome::Unreadable,
-        4 => Outcome::Busy,
-        6 => Outcome::Opaque,
+    let outcome = match types::fw_lookup(answer!(u32, answer)) {
+        types::fw_lookup::FW_LOOKUP_FOUND => Outcome::Found,
+        types::fw_lookup::FW_LOOKUP_NONE => Outcome::Nothing,
+        types::fw_lookup::FW_LOOKUP_MISS => Outcome::Unreadable,
+        types::fw_lookup::FW_LOOKUP_BUSY => Outcome::Busy,
+        types::fw_lookup::FW_LOOKUP_OPAQUE => Outcome::Opaque,
         _ => Outcome::Malformed,
     };
     let name = offset_of!(types::fw_question, name);

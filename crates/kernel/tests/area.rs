@@ -8,7 +8,7 @@
 mod random;
 
 use framewalk_announce::area::layout::*;
-use framewalk_announce::area::observe::{self, Fault, Geometry, Kept};
+use framewalk_announce::area::observe::{self, Fault, Geometry};
 use framewalk_announce::area::{Function, Label, Mapped, Options, Place, Rule, Slot};
 use framewalk_kernel::look::{Look, Looked, LookedRule, Outcome};
 use framewalk_sframe::{
@@ -149,25 +149,25 @@ fn observed(area: &Mapped, geometry: &Geometry, pc: u64) -> Result<Answer, Fault
         observe::Rule::Fixed { cfa, ra, fp } => {
             let mut rule = ordinary(RSP, cfa);
             match ra {
-                Kept::At(ra) => saved(&mut rule, ra, fp),
-                Kept::In(register) => {
+                Place::At(ra) => saved(&mut rule, ra, fp),
+                Place::Register(register) => {
                     saved(&mut rule, 0, fp);
                     (rule.ra_kind, rule.ra_reg) = (REGISTER, register);
                 }
             }
             rule
         }
-        observe::Rule::StackSwitch { from, add, ra, fp } => {
-            let mut rule = match from {
-                Kept::At(at) => LookedRule {
+        observe::Rule::StackSwitch { stack, cfa, ra, fp } => {
+            let mut rule = match stack {
+                Place::At(at) => LookedRule {
                     cfa_deref: true,
                     ..ordinary(RSP, at.into())
                 },
-                Kept::In(register) => ordinary(register, 0),
+                Place::Register(register) => ordinary(register, 0),
             };
             saved(&mut rule, ra, fp);
             LookedRule {
-                cfa_add: add.into(),
+                cfa_add: cfa.into(),
                 switches: true,
                 ..rule
             }

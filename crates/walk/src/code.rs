@@ -25,6 +25,17 @@ pub enum Says {
         /// Whose row it is; the caller's pc has this origin.
         origin: Origin,
     },
+    /// By this rule in the body of the function: where its frame is not made yet, or is undone, the instruction tells.
+    Body {
+        /// The rule.
+        rule: CallerRule,
+        /// The function keeps a frame pointer; else its frame is undone at the return only.
+        frame_pointer: bool,
+        /// The caller was interrupted, not calling.
+        signal: bool,
+        /// Whose rule it is; the caller's pc has this origin.
+        origin: Origin,
+    },
     /// By this rule, on another stack: the CFA is what the rule computes plus `add` bytes, and may lie anywhere.
     Switch {
         /// The rule.

@@ -6,6 +6,7 @@
 use crate::arch::AMD64;
 use crate::step::MAX_FRAME_SIZE;
 use crate::{Code, Memory, Registers, Stop};
+use framewalk_sframe::{CallerRule, Cfa, Rule};
 
 /// Reads per guessed frame, at most: three of code at the pc, the word at the stack pointer, frame pointer and
 /// return address, and code before and at two return addresses.
@@ -83,6 +84,39 @@ pub fn interrupted_state<M: Memory + ?Sized, C: Code + ?Sized>(
         Some(pc) if is_return(pc, memory) => EntryState::Entry,
         _ => EntryState::Body,
     }
+}
+
+/// The rule for a frame that was interrupted, in a function in whose body `rule` holds: the instruction tells whether
+/// that is where it is.
+pub fn settled<M: Memory + ?Sized, C: Code + ?Sized>(
+    frame: &Registers,
+    rule: CallerRule,
+    frame_pointer: bool,
+    code: &mut C,
+    memory: &mut M,
+) -> CallerRule {
+    let state = match frame_pointer {
+        true => interrupted_state(frame, code, memory),
+        false if memory.code(frame.pc).is_some_and(is_ret) => EntryState::Entry,
+        false => EntryState::Body,
+    };
+    let word = AMD64.word as i32;
+    let (cfa, fp) = match state {
+        EntryState::Body => return rule,
+        EntryState::Entry => (word, Rule::Same),
+        EntryState::Pushed => (2 * word, Rule::AtCfa(-2 * word)),
+    };
+    CallerRule {
+        cfa: Cfa::Value(AMD64.sp, cfa),
+        ra: Rule::AtCfa(-word),
+        fp,
+        ra_signed: false,
+    }
+}
+
+/// Whether code begins with a return.
+fn is_ret(code: u64) -> bool {
+    matches!(code.to_le_bytes(), [0xc2 | 0xc3, ..] | [0xf3, 0xc3, ..])
 }
 
 /// Whether a return address looks like one.

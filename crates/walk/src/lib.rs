@@ -45,7 +45,7 @@ mod walk;
 pub use code::{Code, Found, Says};
 pub use guess::{
     EntryState, MIN_HOLE, READS_PER_GUESS, entry_state, guess, interrupted_state, is_call,
-    is_resumed,
+    is_resumed, settled,
 };
 pub use memory::Memory;
 pub use origin::Origin;

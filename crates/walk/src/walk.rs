@@ -1,6 +1,6 @@
 //! A whole walk: find, step, deliver, until something ends it.
 
-use crate::{Between, Code, Memory, Origin, Registers, Says, Stop, Switches, guess, step};
+use crate::{Between, Code, Memory, Origin, Registers, Says, Stop, Switches, guess, settled, step};
 use framewalk_sframe::Unwind;
 
 /// Where a walk begins.
@@ -93,6 +93,23 @@ pub fn walk<M: Memory + ?Sized, C: Code + ?Sized>(
                 &mut switches,
                 memory,
             ),
+            Says::Body {
+                rule,
+                frame_pointer,
+                signal,
+                ..
+            } => {
+                let between = if signal {
+                    Between::Signal
+                } else {
+                    Between::Call
+                };
+                let rule = match is_return_address {
+                    true => rule,
+                    false => settled(&registers, rule, frame_pointer, code, memory),
+                };
+                step(&registers, &rule, between, &mut switches, memory)
+            }
             Says::Undescribed => guess(&registers, is_return_address, code, memory),
             Says::Stop(stop) => Err(stop),
         };
@@ -102,6 +119,7 @@ pub fn walk<M: Memory + ?Sized, C: Code + ?Sized>(
         };
         (origin, is_return_address) = match found.says {
             Says::Row { origin, signal, .. } => (origin, !signal),
+            Says::Body { origin, signal, .. } => (origin, !signal),
             Says::Switch { origin, .. } => (origin, true),
             _ => (Origin::FramePointer, true),
         };

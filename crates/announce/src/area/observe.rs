@@ -11,6 +11,7 @@
 //! [`Found::confirm`] says so afterwards.
 
 use super::layout::*;
+use super::rule::Place;
 use crate::abi::{Refusal, USER_END};
 use core::ops::Range;
 
@@ -99,7 +100,8 @@ impl Geometry {
         // What is published or reset meanwhile is another's code: the one at pc is there, and has been.
         for _ in 0..3 {
             match self.look_once(pc, read) {
-                Err(Fault::Busy) => {}
+                // Two that claim a place may be one that has just gone and the one that came for it.
+                Err(Fault::Busy | Fault::Conflict) => {}
                 result => return result,
             }
         }
@@ -292,15 +294,6 @@ pub struct Found {
     heap_used: u32,
 }
 
-/// A value that is in a word of the stack, or in a register of the topmost frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kept {
-    /// In the word so many bytes from where the rule says.
-    At(i16),
-    /// In the register with this DWARF number.
-    In(u8),
-}
-
 /// How to get to the caller: what an entry's words mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
@@ -313,7 +306,7 @@ pub enum Rule {
         /// Bytes.
         cfa: i32,
         /// The return address.
-        ra: Kept,
+        ra: Place,
         /// The frame pointer.
         fp: i16,
     },
@@ -324,12 +317,12 @@ pub enum Rule {
         /// Bytes.
         len: u32,
     },
-    /// CFA = another stack's pointer + `add`; the rest from there.
+    /// CFA = another stack's pointer + `cfa`; the rest from there.
     StackSwitch {
         /// That pointer; a word of the stack is counted from SP.
-        from: Kept,
+        stack: Place,
         /// Bytes.
-        add: i16,
+        cfa: i16,
         /// The return address.
         ra: i16,
         /// The frame pointer.
@@ -455,8 +448,8 @@ fn lower(how: u32, rule: [u32; 2], offset: u32, heap_at: u64, heap: u64) -> Opti
                 return None;
             }
             let ra = match in_register {
-                true => Kept::In(register(low)?),
-                false if words(&[low]) => Kept::At(low),
+                true => Place::Register(register(low)?),
+                false if words(&[low]) => Place::At(low),
                 false => return None,
             };
             Rule::Fixed { cfa, ra, fp: high }
@@ -470,17 +463,17 @@ fn lower(how: u32, rule: [u32; 2], offset: u32, heap_at: u64, heap: u64) -> Opti
             Rule::Rows { at, len }
         }
         STACK_SWITCH => {
-            let [slot, add] = halves_of(rule[0]);
-            if !words(&[add, low, high]) {
+            let [slot, cfa] = halves_of(rule[0]);
+            if !words(&[cfa, low, high]) {
                 return None;
             }
-            let from = match in_register {
-                true => Kept::In(register(slot)?),
-                false if words(&[slot]) => Kept::At(slot),
+            let stack = match in_register {
+                true => Place::Register(register(slot)?),
+                false if words(&[slot]) => Place::At(slot),
                 false => return None,
             };
             let (ra, fp) = (low, high);
-            Rule::StackSwitch { from, add, ra, fp }
+            Rule::StackSwitch { stack, cfa, ra, fp }
         }
         OUTERMOST => Rule::Outermost,
         OPAQUE => Rule::Opaque,

@@ -2,9 +2,10 @@
 
 use super::{Failures, MemoryRead};
 use crate::processes::Generated;
-use crate::sample::Place;
+use crate::sample;
+use framewalk_announce::area::Place;
 use framewalk_announce::area::layout::MAX_NAME;
-use framewalk_announce::area::observe::{Fault, Found, Geometry, Kept, Rule};
+use framewalk_announce::area::observe::{Fault, Found, Geometry, Rule};
 use framewalk_sframe::{Arch, CallerRule, Cfa, Function, Register, Rule as Saved, Unwind};
 use framewalk_walk::arch::AMD64;
 use framewalk_walk::{Origin, Says, Stop};
@@ -23,7 +24,7 @@ impl Area<'_> {
         names: &mut Generated,
         failures: &mut Failures,
         read: &mut MemoryRead,
-    ) -> Option<framewalk_walk::Found<Option<Place>>> {
+    ) -> Option<framewalk_walk::Found<Option<sample::Place>>> {
         // SANITY: the observer asks for what lies inside, and the area ends below USER_END.
         let mut read = |at: u64, into: &mut [u8]| read(self.address + at, into);
         match self.look(pc, names, &mut read) {
@@ -48,7 +49,7 @@ impl Area<'_> {
         pc: u64,
         names: &mut Generated,
         read: &mut MemoryRead,
-    ) -> Result<Option<framewalk_walk::Found<Option<Place>>>, Fault> {
+    ) -> Result<Option<framewalk_walk::Found<Option<sample::Place>>>, Fault> {
         let Some(found) = self.geometry.look_up(pc, read)? else {
             return Ok(None);
         };
@@ -61,7 +62,7 @@ impl Area<'_> {
         found.confirm(read)?;
         let name = names.add(&name);
         let runtime = found.is_runtime();
-        let place = Place::Described {
+        let place = sample::Place::Described {
             address: pc,
             name,
             runtime,
@@ -74,71 +75,74 @@ impl Area<'_> {
     }
 
     fn says(&self, found: &Found, read: &mut MemoryRead) -> Result<Option<Says>, Fault> {
-        let mut signal = found.is_signal();
-        let kept = |at: i16| match at {
+        let signal = found.is_signal();
+        let origin = Origin::FrameArea;
+        let word = AMD64.word as i32;
+        let saved = |at: i16| match at {
             0 => Saved::Same,
             at => Saved::AtCfa(at.into()),
         };
-        let word = AMD64.word as i32;
-        let (cfa, ra, fp) = match found.rule(self.geometry)? {
-            Rule::Entry => (Cfa::Value(AMD64.sp, word), Saved::AtCfa(-word), Saved::Same),
-            Rule::FramePointer => (
-                Cfa::Value(AMD64.fp, 2 * word),
-                Saved::AtCfa(-word),
-                Saved::AtCfa(-2 * word),
-            ),
+        let caller = |cfa, ra, fp| CallerRule {
+            cfa,
+            ra,
+            fp,
+            ra_signed: false,
+        };
+        let body = |rule, frame_pointer| Says::Body {
+            rule,
+            frame_pointer,
+            signal,
+            origin,
+        };
+        let row = |unwind, signal| Says::Row {
+            unwind,
+            signal,
+            origin,
+        };
+        let (sp, fp, ra) = (AMD64.sp, AMD64.fp, Saved::AtCfa(-word));
+        Ok(Some(match found.rule(self.geometry)? {
+            Rule::Entry => {
+                let rule = caller(Cfa::Value(sp, word), ra, Saved::Same);
+                row(Unwind::Caller(rule), signal)
+            }
+            Rule::FramePointer => {
+                let saved = Saved::AtCfa(-2 * word);
+                body(caller(Cfa::Value(fp, 2 * word), ra, saved), true)
+            }
             Rule::Fixed { cfa, ra, fp } => {
                 let ra = match ra {
-                    Kept::At(at) => Saved::AtCfa(at.into()),
-                    Kept::In(register) => Saved::Value(Register(register), 0),
+                    Place::At(at) => Saved::AtCfa(at.into()),
+                    Place::Register(register) => Saved::Value(Register(register), 0),
                 };
-                (Cfa::Value(AMD64.sp, cfa), ra, kept(fp))
+                body(caller(Cfa::Value(sp, cfa), ra, saved(fp)), false)
             }
-            Rule::StackSwitch { from, add, ra, fp } => {
-                let cfa = match from {
-                    Kept::At(at) => Cfa::At(AMD64.sp, at.into()),
-                    Kept::In(register) => Cfa::Value(Register(register), 0),
+            Rule::StackSwitch { stack, cfa, ra, fp } => {
+                let stack = match stack {
+                    Place::At(at) => Cfa::At(sp, at.into()),
+                    Place::Register(register) => Cfa::Value(Register(register), 0),
                 };
-                return Ok(Some(Says::Switch {
-                    rule: CallerRule {
-                        cfa,
-                        ra: Saved::AtCfa(ra.into()),
-                        fp: kept(fp),
-                        ra_signed: false,
-                    },
-                    add: add.into(),
-                    origin: Origin::FrameArea,
-                }));
+                Says::Switch {
+                    rule: caller(stack, Saved::AtCfa(ra.into()), saved(fp)),
+                    add: cfa.into(),
+                    origin,
+                }
             }
             Rule::Rows { at, len } => {
                 let mut bytes = vec![0; len as usize];
                 if !read(at, &mut bytes) {
                     return Err(Fault::Unreadable);
                 }
-                let function = Function::alone(Arch::Amd64, found.size(), &bytes)
-                    .map_err(|_| Fault::Malformed)?;
-                let offset = u64::from(found.offset().unwrap_or(0));
-                let row_there = function.row_at(offset).map_err(|_| Fault::Malformed)?;
-                signal |= function.signal;
-                return Ok(row_there.map(|found| row(found.unwind, signal)));
+                let nonsense = |_| Fault::Malformed;
+                let function =
+                    Function::alone(Arch::Amd64, found.size(), &bytes).map_err(nonsense)?;
+                let offset = found.offset().unwrap_or(0);
+                let Some(here) = function.row_at(offset.into()).map_err(nonsense)? else {
+                    return Ok(None);
+                };
+                row(here.unwind, signal || function.signal)
             }
-            Rule::Outermost => return Ok(Some(row(Unwind::Outermost, signal))),
-            Rule::Opaque => return Ok(Some(Says::Stop(Stop::Opaque))),
-        };
-        let rule = CallerRule {
-            cfa,
-            ra,
-            fp,
-            ra_signed: false,
-        };
-        Ok(Some(row(Unwind::Caller(rule), signal)))
-    }
-}
-
-fn row(unwind: Unwind, signal: bool) -> Says {
-    Says::Row {
-        unwind,
-        signal,
-        origin: Origin::FrameArea,
+            Rule::Outermost => row(Unwind::Outermost, signal),
+            Rule::Opaque => Says::Stop(Stop::Opaque),
+        }))
     }
 }
