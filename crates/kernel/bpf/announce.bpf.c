@@ -20,6 +20,7 @@
 #include "user.h"
 #include "maps.h"
 #include "announce.h"
+#include "late.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -236,6 +237,35 @@ int quarantine(struct fw_quarantine *which)
 	}
 	fw_unlock(space);
 	return done;
+}
+
+/* The address space of a process. */
+SEC("syscall")
+int whose(struct fw_late *late)
+{
+	struct task_struct *task = bpf_task_from_pid(late->pid);
+
+	late->answer = FW_LATE_GONE;
+	if (!task)
+		return 0;
+	late->answer = fw_late_space(task, &late->space);
+	bpf_task_release(task);
+	return 0;
+}
+
+/* Takes in an area that a process registered before anybody listened. */
+SEC("syscall")
+int adopt(struct fw_late *late)
+{
+	struct task_struct *task = bpf_task_from_pid(late->pid);
+	struct fw_section section = {.key = late->key, .address = late->address, .adopted = 1};
+
+	late->answer = FW_LATE_GONE;
+	if (!task)
+		return 0;
+	late->answer = fw_adopt(task, late->space, late->length, &section);
+	bpf_task_release(task);
+	return 0;
 }
 
 /* What a walk finds at a pc: a section and its text, or number 0 and the gap that holds the pc. */

@@ -38,22 +38,24 @@ static __always_inline bool fw_area_fits(const struct fw_space *space, const str
 	return !section->area || (space->areas < FW_MAX_AREAS && space->area_bytes + section->length <= FW_AREA_MAX_AREA);
 }
 
-__noinline long fw_insert(struct fw_section *section, u64 id, bool replace)
+__noinline long fw_insert(struct fw_section *section, const struct fw_who *who, bool replace)
 {
 	struct fw_registry *all = fw_the_registry();
 	struct fw_space *space;
 	u32 count;
 	long answer;
+	u64 id;
 
-	if (!section || !all)
+	if (!section || !who || !all)
 		return -FW_ENOSPC;
+	id = who->space;
 	space = bpf_map_lookup_elem(&spaces, &id);
 	if (!space) {
 		space = fw_make_space(id);
-		if (space)
+		if (space && who->shares)
 			fw_join_sharers(id, space);
 	}
-	if (!space || !fw_join(bpf_get_current_pid_tgid() >> 32, id, space) || !fw_lock(space, id)) {
+	if (!space || !fw_join(who->pid, id, space) || !fw_lock(space, id)) {
 		__sync_fetch_and_add(&all->full, 1);
 		/* If nobody could join. */
 		fw_drop(id);
@@ -66,6 +68,12 @@ __noinline long fw_insert(struct fw_section *section, u64 id, bool replace)
 		answer = -FW_ENOENT;
 	} else if (space->overlap) {
 		answer = -FW_EEXIST;
+	} else if (space->twin) {
+		section->number = fw_next_number(all);
+		fw_change(space);
+		fw_take_over(space, section);
+		fw_changed(space);
+		answer = fw_id(section->number);
 	} else if (!fw_area_fits(space, section) || !(replace || fw_room(space))) {
 		answer = -FW_ENOSPC;
 		__sync_fetch_and_add(&all->full, 1);
@@ -83,15 +91,21 @@ __noinline long fw_insert(struct fw_section *section, u64 id, bool replace)
 	return answer;
 }
 
-static __always_inline long fw_register(const struct fw_call *call, u64 id, struct fw_section *section, bool sleepable)
+static __always_inline bool fw_is_range(u64 address, u64 length)
 {
+	return address && length && !(length >> 32) && address <= FW_USER_END && length <= FW_USER_END - address;
+}
+
+static __always_inline long fw_register(const struct fw_call *call, struct fw_section *section, bool sleepable)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct fw_who who = fw_who(task);
 	u64 kind = call->how & ~FW_REPLACE;
 	long error;
 
 	if (kind != FW_KIND_SECTION && kind != FW_KIND_AREA)
 		return -FW_EINVAL;
-	if (!call->address || !call->length || call->length >> 32 || call->address > FW_USER_END ||
-	    call->length > FW_USER_END - call->address)
+	if (!fw_is_range(call->address, call->length))
 		return -FW_EINVAL;
 	section->key = call->key;
 	section->address = call->address;
@@ -99,8 +113,8 @@ static __always_inline long fw_register(const struct fw_call *call, u64 id, stru
 				       fw_read_section(section, call->length, sleepable);
 	if (error)
 		return error;
-	section->writable = fw_is_writable(section->address);
-	return fw_insert(section, id, call->how & FW_REPLACE);
+	section->writable = fw_is_writable(task, section->address);
+	return fw_insert(section, &who, call->how & FW_REPLACE);
 }
 
 __noinline long fw_unregister(u64 id, u64 key)
@@ -170,7 +184,7 @@ static __always_inline long fw_do(const struct fw_call *call, struct fw_section 
 	if (!id)
 		return -FW_EINVAL;
 	if (call->option == FW_REGISTER)
-		return fw_register(call, id, section, sleepable);
+		return fw_register(call, section, sleepable);
 	if (call->address || call->length || call->how)
 		return -FW_EINVAL;
 	return fw_unregister(id, call->key);

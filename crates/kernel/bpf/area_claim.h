@@ -63,6 +63,33 @@ static __always_inline bool fw_area_is_sound(const struct fw_area_header *header
 	       fw_area_heap_at(header->capacity, header->text_len, header->granule_shift & 31) <= size;
 }
 
+/* Checks a header that was read; `section` has address and key. */
+static __always_inline long fw_check_area(struct fw_section *section, const struct fw_area_header *header, u64 size)
+{
+	if ((header->magic ^ FW_AREA_MAGIC) & ~FW_VERSION_MASK || header->byte_order != FW_AREA_BYTE_ORDER)
+		return -FW_EBADMSG;
+	if (header->magic != FW_AREA_MAGIC || header->machine != FW_MACHINE_AMD64)
+		return -FW_EPROTONOSUPPORT;
+	if (!header->text_start || !header->text_len || header->text_len > FW_AREA_MAX_TEXT ||
+	    header->text_start > FW_USER_END || header->text_len > FW_USER_END - header->text_start)
+		return -FW_EBADMSG;
+	if (!fw_area_is_sound(header, size))
+		return -FW_EBADMSG;
+	/* Whoever finds the area without having heard the call has to know it by the same key. */
+	if (header->key != section->key)
+		return -FW_EBADMSG;
+	section->area = 1;
+	section->length = size;
+	section->start = header->text_start;
+	section->end = header->text_start + header->text_len;
+	section->capacity = header->capacity;
+	section->granule_shift = header->granule_shift;
+	section->how = header->how;
+	section->rule[0] = header->rule[0];
+	section->rule[1] = header->rule[1];
+	return 0;
+}
+
 static __always_inline long fw_read_area(struct fw_section *section, u64 size, bool sleepable)
 {
 	struct fw_area_header header;
@@ -71,28 +98,7 @@ static __always_inline long fw_read_area(struct fw_section *section, u64 size, b
 		return -FW_EBADMSG;
 	if (fw_read_user(&header, sizeof(header), section->address, sleepable))
 		return -FW_EFAULT;
-	if ((header.magic ^ FW_AREA_MAGIC) & ~FW_VERSION_MASK || header.byte_order != FW_AREA_BYTE_ORDER)
-		return -FW_EBADMSG;
-	if (header.magic != FW_AREA_MAGIC || header.machine != FW_MACHINE_AMD64)
-		return -FW_EPROTONOSUPPORT;
-	if (!header.text_start || !header.text_len || header.text_len > FW_AREA_MAX_TEXT ||
-	    header.text_start > FW_USER_END || header.text_len > FW_USER_END - header.text_start)
-		return -FW_EBADMSG;
-	if (!fw_area_is_sound(&header, size))
-		return -FW_EBADMSG;
-	/* Whoever finds the area without having heard the call has to know it by the same key. */
-	if (header.key != section->key)
-		return -FW_EBADMSG;
-	section->area = 1;
-	section->length = size;
-	section->start = header.text_start;
-	section->end = header.text_start + header.text_len;
-	section->capacity = header.capacity;
-	section->granule_shift = header.granule_shift;
-	section->how = header.how;
-	section->rule[0] = header.rule[0];
-	section->rule[1] = header.rule[1];
-	return 0;
+	return fw_check_area(section, &header, size);
 }
 
 #endif

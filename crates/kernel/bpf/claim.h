@@ -92,9 +92,9 @@ static __always_inline long fw_read_section(struct fw_section *section, u64 size
 }
 
 /* Whether the section can be written where it is mapped: the mapping of its first byte counts. */
-static __always_inline bool fw_is_writable(u64 address)
+static __always_inline bool fw_is_writable(struct task_struct *task, u64 address)
 {
-	struct mm_struct *mm = bpf_get_current_task_btf()->mm;
+	struct mm_struct *mm = task->mm;
 	bool writable = false;
 	u64 entry;
 

@@ -139,6 +139,7 @@ struct task_struct {
 	struct signal_struct *signal;
 	int pid;
 	int tgid;
+	unsigned int __state;
 	unsigned int flags;
 	struct mm_struct *mm;
 	char comm[16];

@@ -175,25 +175,46 @@ static __always_inline bool fw_join(u32 pid, u64 id, struct fw_space *space)
 	return known && *known == id;
 }
 
+/* Who has joined may have left meanwhile, when nobody knew that it had come. */
+static __always_inline bool fw_has_left(struct task_struct *task, u64 id)
+{
+	return !task->signal->live.counter || (task->mm && fw_space_id(task->mm) != id);
+}
+
+/* A process and its address space. */
+struct fw_who {
+	u64 space; /* 0: none */
+	u32 pid;
+	u32 shares; /* other processes may have the address space, too */
+};
+
+static __always_inline struct fw_who fw_who(struct task_struct *task)
+{
+	struct mm_struct *mm = task->mm;
+	struct fw_who who = {.pid = task->tgid};
+
+	if (mm) {
+		who.space = fw_space_id(mm);
+		who.shares = mm->mm_users.counter > task->signal->live.counter;
+	}
+	return who;
+}
+
 /* A new space belongs to everybody who has the address space: children of vfork(2) and clone(2) that were made
  * before it are not known yet, nor are their parents. That is asked of all threads of the machine, but only where more
  * threads have the address space than this process. Whoever comes later is told of by fw_forked(). */
 static __always_inline void fw_join_sharers(u64 id, struct fw_space *space)
 {
-	struct task_struct *current = bpf_get_current_task_btf(), *task;
-	struct mm_struct *mm = current->mm;
+	struct task_struct *task;
 	struct bpf_iter_task it;
 
-	if (!mm || mm->mm_users.counter <= current->signal->live.counter)
-		return;
 	bpf_rcu_read_lock();
 	bpf_iter_task_new(&it, NULL, FW_ALL_THREADS);
 	while ((task = bpf_iter_task_next(&it))) {
-		if (task->mm != mm || task->flags & FW_KERNEL_THREAD)
+		if (!task->mm || fw_space_id(task->mm) != id || task->flags & FW_KERNEL_THREAD)
 			continue;
 		fw_join(task->tgid, id, space);
-		/* It may have left meanwhile, when nobody knew that it had come. */
-		if (!task->signal->live.counter || (task->mm && task->mm != mm))
+		if (fw_has_left(task, id))
 			fw_leave(task->tgid);
 	}
 	bpf_iter_task_destroy(&it);

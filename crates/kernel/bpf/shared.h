@@ -167,7 +167,8 @@ struct fw_section {
 	u8 quarantined; /* it was seen to have changed: not used any more */
 	u8 area;        /* it is a frame area: only what follows, and nothing of the above that a header says */
 	u8 granule_shift;
-	u16 pad;
+	u8 adopted; /* found by somebody who started late: its process may say the same yet */
+	u8 pad;
 	u32 capacity;
 	u32 how; /* the default rule */
 	u32 rule[2];
@@ -192,6 +193,8 @@ struct fw_space {
 	u32 overlap;
 	u32 areas; /* that stay, and their bytes */
 	u64 area_bytes;
+	u32 twin; /* slot + 1 of the adopted area that is the one that is looked for */
+	u32 pad;
 	u64 first[FW_PAGES]; /* where the text of each page's first section starts */
 };
 
@@ -224,7 +227,7 @@ struct fw_registry {
 	u64 full;    /* refused or not copied for lack of room */
 	u64 unheard; /* calls of which the listener could not be told: its ring was full */
 };
-#define FW_LAYOUT 2
+#define FW_LAYOUT 3
 
 /* A call that was heard, for the listener. */
 struct fw_heard {
@@ -241,6 +244,20 @@ struct fw_heard {
 	u64 number;
 	u64 answered; /* the caller was told */
 };
+
+/* A process that somebody who started late looks at, and an area that lies in its memory. */
+struct fw_late {
+	u64 space; /* its address space */
+	u64 key;
+	u64 address;
+	u64 length;
+	s64 answer; /* as a call's; or one of those below */
+	u32 pid;
+	u32 pad;
+};
+
+#define FW_LATE_GONE 0   /* there is no such process, or it has another address space now */
+#define FW_LATE_EARLY -11 /* it has not run yet, and may still get copies of what its parent registered */
 
 /* Counters, one set per CPU. */
 struct fw_counts {

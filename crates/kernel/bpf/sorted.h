@@ -23,6 +23,13 @@
 
 #define FW_FOR_EACH_SLOT(space) for ((space)->slot = 0; (space)->slot < (space)->count && can_loop; (space)->slot++)
 
+/* Whether `at` was adopted, and `section` is what its process says of it. */
+static __always_inline bool fw_is_twin(const struct fw_section *at, const struct fw_section *section)
+{
+	return at->adopted && section->area && !section->adopted && at->key == section->key &&
+	       at->address == section->address && at->start == section->start && at->end == section->end;
+}
+
 /* Looks for the text of `section`, and for sections of its key, which stay only if `keep`. */
 static __always_inline bool fw_look_through(struct fw_space *space, const struct fw_section *section, bool keep)
 {
@@ -31,7 +38,7 @@ static __always_inline bool fw_look_through(struct fw_space *space, const struct
 	u32 page = 0;
 
 	space->before = space->matches = space->overlap = space->areas = 0;
-	space->area_bytes = 0;
+	space->area_bytes = space->twin = 0;
 	FW_FOR_EACH_SLOT(space) {
 		struct fw_section *at = FW_SLOT(page, body, id, space->slot);
 
@@ -41,6 +48,10 @@ static __always_inline bool fw_look_through(struct fw_space *space, const struct
 			space->matches++;
 			if (!keep)
 				continue;
+		}
+		if (fw_is_twin(at, section)) {
+			space->twin = space->slot + 1;
+			continue;
 		}
 		if (at->start < section->end && section->start < at->end)
 			space->overlap = 1;
@@ -85,6 +96,18 @@ static __always_inline void fw_take_out(struct fw_space *space, u64 key)
 		space->to++;
 	}
 	space->count = space->to;
+}
+
+/* Puts the section in the place of its twin, which has the same text. */
+static __always_inline void fw_take_over(struct fw_space *space, const struct fw_section *section)
+{
+	struct fw_page *body = NULL;
+	struct fw_section *at;
+	u32 page = 0;
+
+	at = FW_SLOT(page, body, space->id, space->twin - 1);
+	if (at)
+		*at = *section;
 }
 
 /* Puts the section behind `space->before` others. Its page exists. */

@@ -20,5 +20,6 @@ pub use record::{
     Frame, FramePlace, Key, Record, Registers, Resume, SampleRecord, StackRecord, WantRecord,
 };
 pub use registry::{
-    Entries, Hashes, Heard, Hook, Registry, RegistryCounts, RegistryMaps, Room, Section, Space,
+    Entries, Hashes, Heard, Hook, Late, Registry, RegistryCounts, RegistryMaps, Room, Section,
+    Space,
 };

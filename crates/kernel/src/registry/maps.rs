@@ -11,7 +11,7 @@ use std::path::Path;
 /// How often a space that is being changed is read again.
 const TRIES: usize = 1000;
 /// `FW_LAYOUT` of `bpf/shared.h`.
-const LAYOUT: u64 = 2;
+const LAYOUT: u64 = 3;
 
 /// A registered section.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,9 @@
 //! EINVAL, and what they would have been answered is known from the listener.
 
 mod answers;
+mod areas;
 mod hostile;
+mod late;
 mod life;
 mod oracle;
 mod puppet;

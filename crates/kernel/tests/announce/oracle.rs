@@ -3,11 +3,15 @@
 //!
 //! `FRAMEWALK_ORACLE_STEPS` and `FRAMEWALK_ORACLE_SEED` make it longer, and begin it where it failed.
 
+use crate::areas;
 use crate::puppet;
 use crate::random::Random;
 use crate::sections::{FIELDS, PCREL, SORTED, Shape, get, put, written};
 use crate::stage::{Actor, Call, PAGE, Stage};
-use framewalk_announce::abi::{REGISTER, REPLACE, UNREGISTER, USER_END};
+use framewalk_announce::abi::{KIND_AREA, REGISTER, REPLACE, UNREGISTER, USER_END};
+use framewalk_announce::area::layout::{
+    FIXED, FRAME_POINTER, MAX_AREA, NONE, OPAQUE, RUNTIME, halves,
+};
 use std::time::{Duration, Instant};
 
 /// Ordinary memory, and memory whose pages can be dropped and come again.
@@ -141,17 +145,27 @@ impl World {
         // Often across the end of a page.
         let page = region + random.below(LEN / PAGE) * PAGE;
         let at = page + [random.below(PAGE), PAGE - random.below(0x60)][random.below(2) as usize];
-        let mut bytes = section(random, at);
-        let mut length = bytes.len() as u64;
+        let key = random.below(KEYS);
+        let (mut bytes, mut call) = match random.one_in(4) {
+            true => {
+                let area = area(random, key);
+                let call = areas::register(key, at, area.area_len);
+                (area.bytes(), call)
+            }
+            false => {
+                let bytes = section(random, at);
+                let call = Call::register(key, at, bytes.len() as u64);
+                (bytes, call)
+            }
+        };
         for _ in 0..[0, 0, 0, 1, 1, 2][random.below(6) as usize] {
-            spoil(random, &mut bytes);
+            spoil(random, &mut bytes, call.arguments[3]);
         }
         if random.one_in(12) {
-            length = random.edge(length);
+            call.arguments[2] = random.edge(call.arguments[2]);
         }
-        let mut call = Call::register(random.below(KEYS), at, length);
         if random.one_in(5) {
-            call.arguments[3] = REPLACE;
+            call.arguments[3] |= REPLACE;
         }
         // What was there before may be a section, too; and memory may be gone.
         if !random.one_in(10) {
@@ -170,7 +184,7 @@ impl World {
         let upper = [0, self.random.next() << 32][self.random.below(2) as usize];
         let mut call = Call {
             option: u64::from(option) | upper,
-            arguments: [self.random.below(KEYS), AT, 0x40, 0],
+            arguments: [self.random.below(KEYS), AT, 0x40, self.random.below(2)],
         };
         for _ in 0..=self.random.below(2) {
             let which = self.random.below(4) as usize;
@@ -315,8 +329,30 @@ fn section(random: &mut Random, at: u64) -> Vec<u8> {
     shape.bytes(at)
 }
 
+/// A sound frame area, of any size.
+fn area(random: &mut Random, key: u64) -> areas::Shape {
+    let text = TEXT + random.below(PLACES) * PLACE;
+    let mut area = areas::Shape::new(key, text, PLACE << random.below(3));
+    area.capacity = [0, 0, 1, 100][random.below(4) as usize];
+    area.shift = 6 + random.below(11) as u16;
+    let most = [64, 1 << 20, MAX_AREA / 4][random.below(3) as usize];
+    area.area_len = area.least_len() + random.below(most);
+    area.default = [
+        [NONE, 0, 0],
+        [OPAQUE, 0, 0],
+        [FRAME_POINTER | RUNTIME << 8, 0, 0],
+        [FIXED, 16, halves(-8, 0)],
+    ][random.below(4) as usize];
+    area
+}
+
 /// Puts an extreme number in place of one that means something.
-fn spoil(random: &mut Random, bytes: &mut [u8]) {
+fn spoil(random: &mut Random, bytes: &mut [u8], kind: u64) {
+    if kind == KIND_AREA {
+        let (at, len) = areas::FIELDS[random.below(areas::FIELDS.len() as u64) as usize];
+        let value = random.edge(get(bytes, at as usize, len));
+        return put(bytes, at as usize, len, value);
+    }
     let mut fields = FIELDS.to_vec();
     // Start and size of the first entries, of either version.
     fields.extend([

@@ -364,8 +364,18 @@ impl Stage {
     }
 
     /// Executes another program; the other threads of the process are gone.
-    pub(crate) fn exec(&mut self, mut actor: Actor) -> Actor {
+    pub(crate) fn exec(&mut self, actor: Actor) -> Actor {
+        self.exec_during(actor, |_| ())
+    }
+
+    /// The same, and something else meanwhile.
+    pub(crate) fn exec_during(
+        &mut self,
+        mut actor: Actor,
+        meanwhile: impl FnOnce(&mut Stage),
+    ) -> Actor {
         actor.order(Order::Exec, &[]);
+        meanwhile(self);
         let pid = actor.pid;
         actor.gone();
         self.reference.exec(pid);
@@ -375,8 +385,14 @@ impl Stage {
     }
 
     /// Ends the process.
-    pub(crate) fn exit(&mut self, mut actor: Actor) {
+    pub(crate) fn exit(&mut self, actor: Actor) {
+        self.exit_during(actor, |_| ());
+    }
+
+    /// The same, and something else meanwhile.
+    pub(crate) fn exit_during(&mut self, mut actor: Actor, meanwhile: impl FnOnce(&mut Stage)) {
         actor.order(Order::Call, &[libc::SYS_exit_group as u64]);
+        meanwhile(self);
         self.reference.exit(actor.pid);
         actor.gone();
     }
