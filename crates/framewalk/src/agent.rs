@@ -5,10 +5,12 @@
 //! behind.
 
 mod integrity;
+mod late;
 mod lock;
 mod memory;
 
 pub use integrity::{Caught, Changes, Keeper, Tally};
+pub use late::{Latecomer, sees_all_pids};
 pub use lock::{Holder, Lock};
 
 use crate::symbols;

@@ -1,6 +1,6 @@
 //! `framewalk agent`.
 
-use crate::agent::{Caught, Keeper, Lock, Place, Tally, describe};
+use crate::agent::{Caught, Keeper, Latecomer, Lock, Place, Tally, describe, sees_all_pids};
 use crate::args;
 use crate::processes::task;
 use crate::symbols::clean;
@@ -13,7 +13,6 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 use std::collections::BTreeSet;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -25,8 +24,6 @@ const ROUND: Duration = Duration::from_secs(1);
 const MAX_LINES: usize = 10;
 /// How often to repeat, at most, that some sections are not watched.
 const NOTE_EVERY: Duration = Duration::from_secs(60);
-/// PROC_PID_INIT_INO, include/linux/proc_ns.h
-const INITIAL_PID_NAMESPACE: u64 = 0xeffffffc;
 
 /// Listens until a signal says stop.
 pub fn run(args: &args::Agent) -> anyhow::Result<()> {
@@ -46,8 +43,7 @@ pub fn run(args: &args::Agent) -> anyhow::Result<()> {
         }
         Err(error) => return Err(error.into()),
     };
-    let namespace = std::fs::metadata("/proc/self/ns/pid").context("/proc/self/ns/pid")?;
-    if namespace.ino() != INITIAL_PID_NAMESPACE {
+    if !sees_all_pids() {
         bail!("an agent has to run in the machine's own pid namespace, not in a container's");
     }
     place
@@ -62,9 +58,18 @@ pub fn run(args: &args::Agent) -> anyhow::Result<()> {
     };
     agent.keeper.pin(agent.place.folder())?;
     agent.registry.maps_mut().pin(agent.place.folder())?;
+    // Whoever finds this agent finds what was registered before it, too.
+    let late = Latecomer::look(&agent.registry, None)?;
+    for note in late.notes() {
+        eprintln!("framewalk: agent: {note}");
+    }
     let said = describe(&agent.registry);
     lock.say(&said)?;
     eprintln!("framewalk: agent: {said}");
+    if late.adopted > 0 {
+        let adopted = late.adopted;
+        eprintln!("framewalk: agent: {adopted} frame areas of programs that run already");
+    }
     let result = agent.listen(&stop);
     // Before the maps go, so that nobody looks for them then.
     lock.say("")?;

@@ -6,7 +6,7 @@ mod generated;
 mod image;
 mod mapped_file;
 mod mappings;
-mod maps;
+pub(crate) mod maps;
 mod objects;
 mod table;
 mod tables;

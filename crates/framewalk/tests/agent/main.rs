@@ -5,6 +5,7 @@
 
 mod doctor;
 mod integrity;
+mod late;
 mod life;
 mod running;
 mod sections;

@@ -201,21 +201,30 @@ impl Drop for Agent {
 /// `tests/programs/announcer.c`, built once.
 fn program() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/announcer.c");
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let output = folder.join("announcer");
-        // Another test program may be running the old one.
-        let new = folder.join(format!("announcer-{}", std::process::id()));
-        let gcc = Command::new("gcc")
-            .args(["-O2", "-Wall", "-Werror", "-pthread", "-o"])
-            .arg(&new)
-            .arg(source)
-            .status();
-        assert!(gcc.expect("gcc is needed").success());
-        std::fs::rename(new, &output).unwrap();
-        output
-    })
+    BUILT.get_or_init(|| build("announcer"))
+}
+
+/// `tests/programs/generator.c`, built once.
+fn generator() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| build("generator"))
+}
+
+fn build(name: &str) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/programs/{name}.c"));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let output = folder.join(name);
+    // Another test program may be running the old one.
+    let new = folder.join(format!("{name}-{}", std::process::id()));
+    let gcc = Command::new("gcc")
+        .args(["-O2", "-fomit-frame-pointer", "-Wall", "-Werror"])
+        .args(["-pthread", "-o"])
+        .arg(&new)
+        .arg(source)
+        .status();
+    assert!(gcc.expect("gcc is needed").success());
+    std::fs::rename(new, &output).unwrap();
+    output
 }
 
 /// A library of vectors/announce.
@@ -245,29 +254,39 @@ pub(crate) struct Announcer {
 
 impl Announcer {
     pub(crate) fn start() -> Announcer {
-        Announcer::start_as(program())
+        let mut announcer = Announcer::start_as(program(), &[]);
+        assert_eq!(announcer.line(), "ready");
+        announcer
+    }
+
+    /// A program that generates code and describes it in an area in a `file` in memory, or in `memory` alone; None where
+    /// memory cannot have a name.
+    pub(crate) fn generating(area: &str) -> Option<Announcer> {
+        let mut announcer = Announcer::start_as(generator(), &[area]);
+        (announcer.line() == "ready").then_some(announcer)
     }
 
     /// The same program under another name.
     pub(crate) fn start_under(path: &Path) -> Announcer {
         std::fs::copy(program(), path).unwrap();
-        Announcer::start_as(path)
+        let mut announcer = Announcer::start_as(path, &[]);
+        assert_eq!(announcer.line(), "ready");
+        announcer
     }
 
-    fn start_as(program: &Path) -> Announcer {
+    fn start_as(program: &Path, arguments: &[&str]) -> Announcer {
         let mut child = Command::new(program)
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let (commands, answers) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        let mut announcer = Announcer {
+        Announcer {
             child,
             commands: Some(commands),
             answers: BufReader::new(answers),
-        };
-        assert_eq!(announcer.line(), "ready");
-        announcer
+        }
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -1,7 +1,8 @@
 //! What processes announce, for the kernel engine: heard by the agent where one runs, else by programs of its own
 //! that live as long as the recording.
 
-use crate::agent;
+use crate::agent::{self, Latecomer, sees_all_pids};
+use crate::engines::Target;
 use crate::processes::{AnnouncedCode, SectionCopies};
 use framewalk_announce::abi::{KIND_AREA, KIND_SECTION};
 use framewalk_kernel::{Hook, Registry, RegistryMaps};
@@ -9,6 +10,15 @@ use framewalk_walk::registry::{Announced, Claim};
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+
+/// Looks for frame areas in these processes, or in all.
+fn search(registry: &Registry, pids: Option<&[u32]>) -> Latecomer {
+    // In a container a pid is somebody else's.
+    match sees_all_pids() {
+        true => Latecomer::look(registry, pids).unwrap_or_default(),
+        false => Latecomer::default(),
+    }
+}
 
 /// Who hears announcements.
 enum Source {
@@ -23,10 +33,13 @@ pub(super) struct Announcements {
     /// What was read of sections, by number.
     known: HashMap<u64, Announced>,
     copies: SectionCopies,
+    /// What was found of the time before.
+    late: Latecomer,
 }
 
 impl Announcements {
-    pub(super) fn open() -> Announcements {
+    /// Without an agent, what the target registered until now is looked for.
+    pub(super) fn open(target: &Target) -> Announcements {
         let source = match agent::maps() {
             Some(maps) => Source::Agent(Box::new(maps)),
             None => match Registry::load(Hook::ALL) {
@@ -34,8 +47,15 @@ impl Announcements {
                 Err(error) => Source::Nobody(error.to_string()),
             },
         };
+        let late = match (&source, target) {
+            // A child has not begun yet.
+            (Source::Own(registry), Target::Pids(pids)) => search(registry, Some(pids)),
+            (Source::Own(registry), Target::System) => search(registry, None),
+            _ => Latecomer::default(),
+        };
         Announcements {
             source,
+            late,
             known: HashMap::new(),
             copies: SectionCopies::default(),
         }
@@ -105,6 +125,7 @@ impl Announcements {
     /// What is worth a line to the user.
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = self.copies.failures().notes();
+        notes.extend(self.late.notes());
         if let Source::Nobody(why) = &self.source {
             let why = why.lines().next().unwrap_or_default();
             notes.push(format!("announcements of programs were not heard: {why}"));

@@ -65,7 +65,7 @@ pub(super) fn open(
         super::Mode::Immediate => Some(Mode::Immediate),
     };
     let max_frames = u32::try_from(settings.max_frames).unwrap_or(Options::MAX_FRAMES);
-    let announcements = Announcements::open();
+    let announcements = Announcements::open(target);
     let mut sampler = Sampler::load(
         Options {
             mode,
