@@ -81,7 +81,7 @@ __noinline long fw_insert(struct fw_section *section, const struct fw_who *who, 
 		section->number = fw_next_number(all);
 		fw_change(space);
 		if (replace)
-			fw_take_out(space, section->key);
+			fw_take_out(space, section->key, 0);
 		fw_put_in(space, section);
 		fw_changed(space);
 		__sync_fetch_and_add(&all->sections, (u64)space->count - count);
@@ -117,7 +117,8 @@ static __always_inline long fw_register(const struct fw_call *call, struct fw_se
 	return fw_insert(section, &who, call->how & FW_REPLACE);
 }
 
-__noinline long fw_unregister(u64 id, u64 key)
+/* With a number only that section of the key. */
+__noinline long fw_unregister(u64 id, u64 key, u64 number)
 {
 	struct fw_registry *all = fw_the_registry();
 	struct fw_space *space = bpf_map_lookup_elem(&spaces, &id);
@@ -128,10 +129,11 @@ __noinline long fw_unregister(u64 id, u64 key)
 	if (!space || !all || !fw_lock(space, id))
 		return -FW_ENOENT;
 	if (fw_look_through(space, &section, true) && space->matches) {
-		removed = space->matches;
+		removed = space->count;
 		fw_change(space);
-		fw_take_out(space, key);
+		fw_take_out(space, key, number);
 		fw_changed(space);
+		removed -= space->count;
 		__sync_fetch_and_add(&all->sections, -(u64)removed);
 	}
 	fw_unlock(space);
@@ -187,7 +189,7 @@ static __always_inline long fw_do(const struct fw_call *call, struct fw_section 
 		return fw_register(call, section, sleepable);
 	if (call->address || call->length || call->how)
 		return -FW_EINVAL;
-	return fw_unregister(id, call->key);
+	return fw_unregister(id, call->key, 0);
 }
 
 #endif

@@ -49,6 +49,13 @@ static __always_inline long fw_adopt(struct task_struct *task, u64 space, u64 le
 		return answer;
 	section->writable = fw_is_writable(task, section->address);
 	answer = fw_insert(section, &who, false);
+	/* Before a process takes an area back it clears the magic (docs/abi.md). If it did so after that was read, its
+	 * call may have come too early to find anything. */
+	if (answer > 0 && (bpf_copy_from_user_task(&header.magic, sizeof(header.magic), (const void *)section->address, task, 0) ||
+			   header.magic != FW_AREA_MAGIC)) {
+		fw_unregister(space, section->key, section->number);
+		answer = -FW_EBADMSG;
+	}
 	if (fw_has_left(task, space)) {
 		u32 pid = who.pid;
 		u64 *known = bpf_map_lookup_elem(&processes, &pid);

@@ -74,8 +74,8 @@ static __always_inline void fw_place(struct fw_space *space, struct fw_section *
 		space->first[page] = section->start;
 }
 
-/* Takes out the sections of the key. */
-static __always_inline void fw_take_out(struct fw_space *space, u64 key)
+/* Takes out the sections of the key; with a number only that one. */
+static __always_inline void fw_take_out(struct fw_space *space, u64 key, u64 number)
 {
 	struct fw_page *from_body = NULL, *to_body = NULL;
 	u32 from_page = 0, to_page = 0;
@@ -87,7 +87,7 @@ static __always_inline void fw_take_out(struct fw_space *space, u64 key)
 
 		if (!from)
 			break;
-		if (from->key == key)
+		if (from->key == key && (!number || from->number == number))
 			continue;
 		at = FW_SLOT(to_page, to_body, id, space->to);
 		if (!at)

@@ -53,7 +53,9 @@ macro_rules! constants {
     };
 }
 
-/// What an area begins with: its name and the version of its layout.
+/// What an area begins with: its name and the version of its layout. It is complete only while the area is registered, for
+/// those who find the area without having heard of it: written right before the registration, and no longer there when
+/// that is taken back.
 pub const MAGIC: [u8; 8] = *b"SFAREA\0\x01";
 
 constants! { CONSTANTS:

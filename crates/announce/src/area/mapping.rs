@@ -6,18 +6,19 @@
 //!
 //! Its first page, with the header, is that of a file in memory all the same, for the file's name: `/memfd:sframe-area` in
 //! `/proc/PID/maps` is how one finds it who did not hear the registration. The rest lies right behind, and is anonymous:
-//! the header says how much it is.
+//! the header says how much it is. Who finds it takes it for registered if its magic is there: so that is written last,
+//! right before the registration, and cleared before it is taken back.
 #![allow(unsafe_code)]
 
 use super::function::{CreateError, Options};
-use super::layout::Described;
+use super::layout::{Described, MAGIC};
 use super::produce::Area;
 use super::rule::encode;
 use crate::register::Answer;
 use crate::system;
 use core::ops::Deref;
 use core::ptr::NonNull;
-use core::sync::atomic::Ordering::{AcqRel, Relaxed};
+use core::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
 use core::sync::atomic::{AtomicBool, AtomicU32};
 
 impl Area<'static> {
@@ -66,10 +67,14 @@ impl Mapped {
         let words =
             unsafe { core::slice::from_raw_parts(memory.cast::<AtomicU32>().as_ptr(), bytes / 4) };
         match Area::with_default(words, options, described, len) {
-            Ok(area) => Ok(Mapped {
-                area,
-                held: AtomicBool::new(false),
-            }),
+            Ok(area) => {
+                let mapped = Mapped {
+                    area,
+                    held: AtomicBool::new(false),
+                };
+                mapped.show(false);
+                Ok(mapped)
+            }
             Err(error) => {
                 // SAFETY: there is no area that could use it.
                 unsafe { system::unmap(memory, bytes) };
@@ -80,6 +85,7 @@ impl Mapped {
 
     /// Registers the area under its key.
     pub fn register(&self) -> Answer {
+        self.show(true);
         self.heard(self.area.register())
     }
 
@@ -89,6 +95,9 @@ impl Mapped {
         if other.area.key() != self.area.key() || !other.held.load(Relaxed) {
             return self.register();
         }
+        // Whoever comes meanwhile finds the new one.
+        self.show(true);
+        other.show(false);
         let mut answer = self.area.replace();
         // Whoever answers now did not hear of the old one.
         if answer == Answer::Refused(crate::Refusal::UnknownKey) {
@@ -96,6 +105,8 @@ impl Mapped {
         }
         if !matches!(answer, Answer::Refused(_)) {
             other.held.store(false, Relaxed);
+        } else {
+            other.show(true);
         }
         self.heard(answer)
     }
@@ -104,7 +115,10 @@ impl Mapped {
     pub fn unregister(&self) -> Option<Answer> {
         // What was refused is not registered, and the key may be somebody else's. Silence may have been listening.
         let held = self.held.swap(false, AcqRel);
-        held.then(|| self.area.unregister())
+        held.then(|| {
+            self.show(false);
+            self.area.unregister()
+        })
     }
 
     /// See [`Area::reset`].
@@ -113,10 +127,27 @@ impl Mapped {
     }
 
     fn heard(&self, answer: Answer) -> Answer {
-        if !matches!(answer, Answer::Refused(_)) {
-            self.held.store(true, Relaxed);
+        match answer {
+            // Unless it was held before.
+            Answer::Refused(_) if !self.held.load(Relaxed) => self.show(false),
+            Answer::Refused(_) => {}
+            _ => self.held.store(true, Relaxed),
         }
         answer
+    }
+
+    /// Writes the first half of the magic, or clears it: nobody takes an area without it for one.
+    fn show(&self, whole: bool) {
+        let [a, b, c, d, ..] = MAGIC;
+        let first = if whole {
+            u32::from_ne_bytes([a, b, c, d])
+        } else {
+            0
+        };
+        if let Some(word) = self.area.words().first() {
+            // A system call follows, which nothing passes.
+            word.store(first, Release);
+        }
     }
 }
 

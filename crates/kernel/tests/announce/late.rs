@@ -1,12 +1,14 @@
 //! Frame areas that nobody heard of: found in the memory of their process, and taken in as if it had registered them now.
 
 use crate::areas::{self, Shape};
+use crate::puppet;
 use crate::sections::{put, section};
 use crate::stage::{Actor, Call, PAGE, Stage};
 use framewalk_announce::abi::MAX_AREAS;
-use framewalk_announce::area::layout::{HEADER_SIZE, KEY_AT, MACHINE_AT};
+use framewalk_announce::area::layout::{HEADER_SIZE, KEY_AT, MACHINE_AT, MAGIC};
 use framewalk_kernel::{Heard, Late};
 use libc::{EBADMSG, EEXIST, EFAULT, EINVAL, ENOENT, ENOSPC, EPROTONOSUPPORT};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const AT: u64 = 0x1000_0000_0000;
 const LEN: u64 = 16 * PAGE;
@@ -327,5 +329,41 @@ fn ends_meanwhile() {
         assert!(stage.state().is_empty());
     }
     println!("{adopted} times adopted");
+    stage.finish();
+}
+
+/// The magic comes and goes while somebody adopts: what is refused for that was not kept.
+#[test]
+fn the_magic_flickers() {
+    let Some(mut stage) = Stage::open("the_magic_flickers") else {
+        return;
+    };
+    let mut actor = puppet(&mut stage, 1);
+    let (tid, stop) = (actor.tid, AtomicBool::new(false));
+    let mut tally = [0; 2];
+    std::thread::scope(|scope| {
+        let stop = &stop;
+        scope.spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                puppet::write(tid, at(0), &[0; 4]);
+                puppet::write(tid, at(0), &MAGIC[..4]);
+            }
+        });
+        for _ in 0..20_000 {
+            let answer = adopt(&stage, &actor, 0);
+            if answer > 0 {
+                assert_eq!(ask(&mut stage, &mut actor, Call::unregister(KEY)).answer, 1);
+            } else {
+                assert_eq!(answer, (-EBADMSG).into());
+            }
+            let space = stage.registry.maps().of_process(actor.pid);
+            assert!(space.is_none_or(|space| space.sections.is_empty()));
+            tally[usize::from(answer > 0)] += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let numbers = stage.registry.maps().counts().numbers;
+    println!("{tally:?}, {numbers} numbers");
+    stage.exit(actor);
     stage.finish();
 }
