@@ -1,5 +1,6 @@
 //! The reference registry: docs/abi.md, check by check, and against a naive model.
 
+mod areas;
 mod checks;
 mod life;
 mod memory;

@@ -109,3 +109,44 @@ impl Section {
         out
     }
 }
+
+/// What the header of a frame area says.
+#[derive(Debug, Clone)]
+pub(crate) struct Area {
+    pub(crate) text: u64,
+    pub(crate) text_len: u64,
+    pub(crate) area_len: u64,
+    pub(crate) capacity: u32,
+    pub(crate) shift: u16,
+    pub(crate) key: u64,
+}
+
+impl Area {
+    /// One that is nothing but its header, which says that all code keeps frame pointers.
+    pub(crate) fn new(key: u64, text: std::ops::Range<u64>) -> Area {
+        Area {
+            text: text.start,
+            text_len: text.end - text.start,
+            area_len: 256,
+            capacity: 0,
+            shift: 12,
+            key,
+        }
+    }
+
+    /// The part of the header that never changes, field by field.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let mut out = b"SFAREA\0\x01".to_vec();
+        out.extend(0x0102_0304u32.to_le_bytes());
+        for half in [256, 32, 62, self.shift] {
+            out.extend(half.to_le_bytes());
+        }
+        out.extend(self.capacity.to_le_bytes());
+        for word in [self.text, self.text_len, self.area_len, self.key] {
+            out.extend(word.to_le_bytes());
+        }
+        out.extend(1u32.to_le_bytes());
+        out.resize(128, 0);
+        out
+    }
+}

@@ -1,8 +1,9 @@
 //! Random sequences against a model that does everything the slow way.
 
-use super::memory::{Process, SORTED, Section};
-use framewalk_announce::abi::{REPLACE, Refusal};
-use framewalk_walk::registry::Registry;
+use super::memory::{Area, Process, SORTED, Section};
+use framewalk_announce::abi::{KIND_AREA, KIND_SECTION, REPLACE, Refusal};
+use framewalk_announce::area::layout::MAX_AREA;
+use framewalk_walk::registry::{Registry, What};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -14,6 +15,8 @@ enum Step {
         key: u64,
         slot: u64,
         slots: u32,
+        /// Bytes of the area; 0: a section.
+        area: u64,
         replace: bool,
     },
     Unregister {
@@ -32,8 +35,8 @@ const SLOTS: u64 = 24;
 fn step() -> impl Strategy<Value = Step> {
     let (pid, key) = (1..5u32, 1..5u64);
     prop_oneof![
-        10 => (pid.clone(), key.clone(), 0..SLOTS, 1..4u32, prop::bool::weighted(0.3)).prop_map(
-            |(pid, key, slot, slots, replace)| Step::Register { pid, key, slot, slots, replace }
+        10 => (pid.clone(), key.clone(), 0..SLOTS, 1..4u32, area(), prop::bool::weighted(0.3)).prop_map(
+            |(pid, key, slot, slots, area, replace)| Step::Register { pid, key, slot, slots, area, replace }
         ),
         4 => (pid.clone(), key).prop_map(|(pid, key)| Step::Unregister { pid, key }),
         2 => (pid.clone(), pid.clone()).prop_map(|(a, b)| Step::Fork(a, b)),
@@ -43,8 +46,17 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Text start, text end, key.
-type Held = (u64, u64, u64);
+fn area() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        Just(0),
+        Just(256),
+        Just(MAX_AREA / 2),
+        Just(MAX_AREA / 4 + 1)
+    ]
+}
+
+/// Text start, text end, key, bytes of the area.
+type Held = (u64, u64, u64, u64);
 
 /// Every process has the number of its address space.
 #[derive(Debug, Default)]
@@ -89,6 +101,10 @@ impl Model {
             return Err(Refusal::Overlap);
         }
         if total - (held.len() - stays.len()) + 1 > ROOM {
+            return Err(Refusal::Quota);
+        }
+        let bytes: u64 = stays.iter().map(|held| held.3).sum();
+        if new.3 > 0 && bytes + new.3 > MAX_AREA {
             return Err(Refusal::Quota);
         }
         self.spaces[space] = stays;
@@ -138,11 +154,24 @@ impl Model {
 
 fn register(registry: &mut Registry, pid: u32, new: Held, replace: bool) -> Result<u64, Refusal> {
     const AT: u64 = 0x100_0000;
-    let bytes = Section::new(3, SORTED, AT, &[(new.0, (new.1 - new.0) as u32)]).bytes();
-    let length = bytes.len() as u64;
+    let (bytes, kind) = match new.3 {
+        0 => {
+            let section = Section::new(3, SORTED, AT, &[(new.0, (new.1 - new.0) as u32)]);
+            (section.bytes(), KIND_SECTION)
+        }
+        area_len => {
+            let area = Area::new(new.2, new.0..new.1);
+            (Area { area_len, ..area }.bytes(), KIND_AREA)
+        }
+    };
+    let length = if kind == KIND_AREA {
+        new.3
+    } else {
+        bytes.len() as u64
+    };
     let process = Process::new(AT, bytes);
     let mut read = |address, into: &mut [u8]| process.read(address, into);
-    let flags = if replace { REPLACE } else { 0 };
+    let flags = kind | if replace { REPLACE } else { 0 };
     let announced = registry.register(pid, new.2, AT, length, flags, &mut read)?;
     Ok(announced.number)
 }
@@ -156,9 +185,9 @@ proptest! {
         let mut last = 0;
         for step in steps {
             match step {
-                Step::Register { pid, key, slot, slots, replace } => {
+                Step::Register { pid, key, slot, slots, area, replace } => {
                     let start = 0x1000 + slot * 16;
-                    let new = (start, start + u64::from(slots) * 16, key);
+                    let new = (start, start + u64::from(slots) * 16, key, area);
                     let answer = register(&mut registry, pid, new, replace);
                     prop_assert_eq!(answer.map(|_| ()), model.register(pid, new, replace));
                     if let Ok(number) = answer {
@@ -188,7 +217,10 @@ proptest! {
             }
             let listed = registry.list();
             let held = |(&pid, listed): (&u32, &Vec<framewalk_walk::registry::Listed>)| {
-                (pid, listed.iter().map(|l| (l.text_start, l.text_end, l.key)).collect::<Vec<Held>>())
+                (pid, listed.iter().map(|l| {
+                    let area = if l.version.is_none() { l.len.into() } else { 0 };
+                    (l.text_start, l.text_end, l.key, area)
+                }).collect::<Vec<Held>>())
             };
             prop_assert_eq!(listed.iter().map(held).collect::<BTreeMap<_, _>>(), model.list());
             prop_assert_eq!(registry.len(), model.total());
@@ -197,7 +229,11 @@ proptest! {
                 for pc in (0x1000 - 8..0x1000 + SLOTS * 16 + 64).step_by(8) {
                     let held = all.iter().find(|held| (held.0..held.1).contains(&pc));
                     let found = registry.find(pid, pc).map(|found| {
-                        (found.claim.text.start, found.claim.text.end, found.key)
+                        let area = match found.claim.what {
+                            What::Area(_) => found.claim.len.into(),
+                            What::Section { .. } => 0,
+                        };
+                        (found.claim.text.start, found.claim.text.end, found.key, area)
                     });
                     prop_assert_eq!(found, held.copied());
                 }
