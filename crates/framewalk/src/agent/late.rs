@@ -53,13 +53,12 @@ pub struct Latecomer {
     texts: u64,
 }
 
-/// Where an area may be.
+/// Where an area may be: of a file only at the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Candidate {
     start: u64,
     end: u64,
-    offset: u64,
-    inode: u64,
+    of_file: bool,
 }
 
 impl Latecomer {
@@ -163,7 +162,7 @@ impl Latecomer {
         for _ in 0..MOST {
             let mut header = [0; GEOMETRY_SIZE as usize];
             let read = memory.read_exact_at(&mut header, at).is_ok();
-            let Some((key, len)) = claimed(&header, at, candidate.end).filter(|_| read) else {
+            let Some((key, len)) = claimed(&header, at).filter(|_| read) else {
                 self.nonsense += 1;
                 return Ok(());
             };
@@ -179,7 +178,7 @@ impl Latecomer {
             }
             // SANITY: both are below 2^47.
             at += len.next_multiple_of(PAGE);
-            if candidate.inode != 0 || at >= candidate.end {
+            if candidate.of_file || at >= candidate.end {
                 return Ok(());
             }
         }
@@ -187,15 +186,14 @@ impl Latecomer {
     }
 }
 
-/// Key and length of the area whose header this is, if it may be one that ends there or before.
-fn claimed(header: &[u8; GEOMETRY_SIZE as usize], at: u64, end: u64) -> Option<(u64, u64)> {
+/// Key and length of the area whose header this is. (Whether all of it is mapped nobody asks a call either.)
+fn claimed(header: &[u8; GEOMETRY_SIZE as usize], at: u64) -> Option<(u64, u64)> {
     let word = |at: u64| {
         let at = usize::try_from(at).ok()?;
         let bytes = header.get(at..)?.first_chunk()?;
         Some(u64::from_ne_bytes(*bytes))
     };
     let (key, len) = (word(KEY_AT)?, word(AREA_LEN_AT)?);
-    let fits = len <= end.checked_sub(at)?;
     let mut read = |_: u64, into: &mut [u8]| {
         let same = into.len() == header.len();
         if same {
@@ -204,27 +202,23 @@ fn claimed(header: &[u8; GEOMETRY_SIZE as usize], at: u64, end: u64) -> Option<(
         same
     };
     let claim = Claim::read(key, at, len, KIND_AREA, &mut read);
-    (fits && claim.is_ok()).then_some((key, len))
+    claim.is_ok().then_some((key, len))
 }
 
-/// Takes in a mapping if it is called like an area; one that goes on where the last one ends is a part of that.
+/// Takes in a mapping that is called like an area, if it is the beginning of one: of a file in memory that has the
+/// header; of memory without a file the first one of those that touch.
 fn collect(found: &mut Vec<Candidate>, line: &maps::Line<'_>) {
-    if !NAMES.contains(&line.path) {
+    let new = Candidate {
+        start: line.start,
+        end: line.end,
+        of_file: line.inode != 0,
+    };
+    if !NAMES.contains(&line.path) || found.len() > MOST || new.of_file && line.offset != 0 {
         return;
     }
-    if let Some(last) = found.last_mut()
-        && last.end == line.start
-        && last.inode == line.inode
-        && (line.inode == 0 || line.offset == last.offset + (last.end - last.start))
-    {
-        last.end = line.end;
-    } else if (line.inode == 0 || line.offset == 0) && found.len() <= MOST {
-        found.push(Candidate {
-            start: line.start,
-            end: line.end,
-            offset: line.offset,
-            inode: line.inode,
-        });
+    match found.last_mut() {
+        Some(last) if !last.of_file && !new.of_file && last.end == new.start => last.end = new.end,
+        _ => found.push(new),
     }
 }
 
@@ -258,25 +252,21 @@ d000-e000 rw-p 00000000 00:01 9                          /tmp/memfd:sframe-area 
         let mut found = Vec::new();
         maps::parse(text.as_bytes(), |line| collect(&mut found, &line)).unwrap();
         let found: Vec<_> = found.iter().map(|one| (one.start, one.end)).collect();
-        assert_eq!(
-            found,
-            [
-                (0x1000, 0x4000),
-                (0x4000, 0x5000),
-                (0x7000, 0x9000),
-                (0xa000, 0xb000)
-            ]
-        );
+        let expected = [
+            (0x1000, 0x3000),
+            (0x4000, 0x5000),
+            (0x7000, 0x9000),
+            (0xa000, 0xb000),
+        ];
+        assert_eq!(found, expected);
     }
 
     #[test]
-    fn headers_that_do_not_fit() {
-        let header = [0; GEOMETRY_SIZE as usize];
-        assert_eq!(claimed(&header, 0x1000, 0x2000), None);
-        let mut header = header;
+    fn headers_that_are_none() {
+        let mut header = [0; GEOMETRY_SIZE as usize];
+        assert_eq!(claimed(&header, 0x1000), None);
         header[AREA_LEN_AT as usize..][..8].fill(0xff);
-        for end in [0, 0x1000, 0x2000, u64::MAX] {
-            assert_eq!(claimed(&header, 0x1000, end), None);
-        }
+        assert_eq!(claimed(&header, 0x1000), None);
+        assert_eq!(claimed(&header, u64::MAX), None);
     }
 }
