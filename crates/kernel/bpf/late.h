@@ -3,8 +3,8 @@
  * late looks for them in /proc and says where they are; what it says is an allegation like a call's, and each area is
  * checked here as if its process had made the call at this moment.
  *
- * The process runs meanwhile, makes calls, forks, execs and ends; its pid may be another's by now. So its address space,
- * whose number is never used again, has to be the one that was looked at, both before and after. */
+ * The process runs meanwhile, makes calls, forks, execs and ends; its pid may be another's by now. So its address
+ * space, whose number is never used again, has to be the one that was looked at, both before and after. */
 #ifndef FRAMEWALK_LATE_H
 #define FRAMEWALK_LATE_H
 
@@ -24,6 +24,13 @@ static __always_inline long fw_late_space(struct task_struct *task, u64 *space)
 		return FW_LATE_GONE;
 	/* fw_forked() comes before it runs, and would find that it has something already. */
 	return task->__state & FW_TASK_NEW ? FW_LATE_EARLY : 1;
+}
+
+static __always_inline bool fw_has_magic(struct task_struct *task, u64 address)
+{
+	u64 magic = 0;
+
+	return !bpf_copy_from_user_task(&magic, sizeof(magic), (const void *)address, task, 0) && magic == FW_AREA_MAGIC;
 }
 
 /* `section` has key and address. */
@@ -51,8 +58,7 @@ static __always_inline long fw_adopt(struct task_struct *task, u64 space, u64 le
 	answer = fw_insert(section, &who, false);
 	/* Before a process takes an area back it clears the magic (docs/abi.md). If it did so after that was read, its
 	 * call may have come too early to find anything. */
-	if (answer > 0 && (bpf_copy_from_user_task(&header.magic, sizeof(header.magic), (const void *)section->address, task, 0) ||
-			   header.magic != FW_AREA_MAGIC)) {
+	if (answer > 0 && !fw_has_magic(task, section->address)) {
 		fw_unregister(space, section->key, section->number);
 		answer = -FW_EBADMSG;
 	}
