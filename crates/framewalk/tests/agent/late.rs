@@ -159,6 +159,8 @@ fn a_recording_of_everything_searches_everywhere() {
     let run = framewalk(&[
         "record",
         "-a",
+        "-F",
+        "97",
         "--engine",
         "kernel",
         "-d",
