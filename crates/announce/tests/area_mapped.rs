@@ -5,9 +5,10 @@ mod looker;
 mod supervisor;
 
 use framewalk_announce::abi::{KIND_AREA, REGISTER, REPLACE, UNREGISTER};
+use framewalk_announce::area::layout::MAGIC;
 use framewalk_announce::area::{CreateError, Function, Mapped, Options, Rule};
 use framewalk_announce::{Answer, Refusal};
-use looker::Looker;
+use looker::{Looker, bytes};
 use std::num::NonZeroU64;
 use supervisor::{Call, Filter, Reply, supervised};
 
@@ -52,8 +53,16 @@ fn the_mapping_has_a_name_and_goes_with_the_area() {
     // Nothing was registered: nothing is taken back.
     assert_eq!(area.unregister(), None);
     let slot = area.publish(&function(TEXT + 64)).unwrap();
+    // Only what is registered can be taken for an area by those who find the mapping.
+    let magic = || bytes(area.words(), 0, MAGIC.len());
+    assert_ne!(magic(), MAGIC);
+    let refused = matches!(area.register(), Answer::Refused(_));
+    assert!(!refused, "nobody has anything there");
+    assert_eq!(magic(), MAGIC);
     let looker = Looker::new(area.words(), area.area_len());
     assert_eq!(looker.slot(TEXT + 127), Some(slot.number()));
+    assert!(area.unregister().is_some());
+    assert_ne!(magic(), MAGIC);
 }
 
 #[test]
@@ -89,6 +98,8 @@ fn registering_replacing_and_dropping_are_calls() {
         let second = Mapped::new(&options()).unwrap();
         said.extend([second.take_over(&first), second.take_over(&first)]);
         let at = [&first, &second].map(|area| area.words().as_ptr() as u64);
+        let shown = [&first, &second].map(|area| bytes(area.words(), 0, MAGIC.len()) == MAGIC);
+        assert_eq!(shown, [false, true]);
         // The first one is not registered any longer, and must not take the second one's key back.
         drop(first);
         drop(second);
@@ -155,6 +166,7 @@ fn one_that_hears_only_the_second_area_gets_it_too() {
 #[test]
 fn a_forked_process_describes_its_own_code() {
     let area = Mapped::new(&options()).unwrap();
+    area.register();
     let both = area.publish(&function(TEXT)).unwrap();
     let looker = Looker::new(area.words(), area.area_len());
     // SAFETY: the child does nothing but loads and stores, and ends by _exit.
