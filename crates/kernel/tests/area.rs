@@ -51,6 +51,8 @@ fn read(area: &Mapped, at: u64, into: &mut [u8]) -> bool {
 fn geometry(area: &Mapped) -> Geometry {
     let mut bytes = [0; GEOMETRY_SIZE as usize];
     assert!(read(area, 0, &mut bytes));
+    // It is not registered, and has no magic.
+    bytes[..MAGIC.len()].copy_from_slice(&MAGIC);
     Geometry::parse(&bytes, area.area_len()).unwrap()
 }
 
