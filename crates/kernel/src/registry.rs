@@ -4,6 +4,7 @@
 //! Addresses are those of the process; ids of processes are the initial pid namespace's.
 
 mod hashes;
+mod late;
 mod maps;
 
 use crate::error::Error;
@@ -11,6 +12,7 @@ use crate::features::features;
 use crate::said;
 use crate::skeleton::announce::{AnnounceSkel, AnnounceSkelBuilder, types};
 pub use hashes::Hashes;
+pub use late::Late;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, ProgramInput, RingBuffer, RingBufferBuilder};
 pub use maps::{RegistryCounts, RegistryMaps, Section, Space};
@@ -97,31 +99,6 @@ pub struct Heard {
     /// The caller got the answer, rather than EINVAL.
     pub answered: bool,
 }
-
-/// What comes of looking at a process that was there before anybody listened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Late<T> {
-    /// This.
-    Is(T),
-    /// There is no such process, or it has another address space now.
-    Gone,
-    /// It has not run yet: it can be looked at again in a moment.
-    Early,
-}
-
-impl<T> Late<T> {
-    fn of(answer: i64, is: impl FnOnce() -> T) -> Late<T> {
-        match answer {
-            LATE_GONE => Late::Gone,
-            LATE_EARLY => Late::Early,
-            _ => Late::Is(is()),
-        }
-    }
-}
-
-/// `FW_LATE_GONE` and `FW_LATE_EARLY` of `bpf/shared.h`.
-const LATE_GONE: i64 = 0;
-const LATE_EARLY: i64 = -11;
 
 /// How much there is room for, in all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -332,27 +309,6 @@ impl Registry {
         Ok(output.map_err(Error::Map)?.return_value == 1)
     }
 
-    /// The address space of a process, in which to look for what it registered before anybody listened.
-    pub fn look_at(&self, pid: u32) -> Result<Late<u64>, Error> {
-        let (space, answer) = late(&self.skel.progs.whose, pid, [0; 4])?;
-        Ok(Late::of(answer, || space))
-    }
-
-    /// Takes in the frame area of `length` bytes that lies at `address` in the memory of a process, as if it had
-    /// registered it now: the number that is the answer to a call, or the errno below 0. `space` is what
-    /// [`Registry::look_at`] said before the area was found.
-    pub fn adopt(
-        &self,
-        pid: u32,
-        space: u64,
-        key: u64,
-        [address, length]: [u64; 2],
-    ) -> Result<Late<i64>, Error> {
-        let words = [space, key, address, length];
-        let (_, answer) = late(&self.skel.progs.adopt, pid, words)?;
-        Ok(Late::of(answer, || answer))
-    }
-
     /// What a walk finds at a pc, in the way that it does: a section's text and its number, or 0 and the gap between
     /// texts. None where the space is gone, or being changed.
     pub fn find(&self, space: u64, pc: u64) -> Result<Option<(Range<u64>, u64)>, Error> {
@@ -372,26 +328,6 @@ impl Registry {
     pub fn detach(&mut self) {
         self.links.clear();
     }
-}
-
-/// Runs a program on a `fw_late` with these first words: the first one afterwards, and the answer.
-fn late(
-    program: &libbpf_rs::ProgramMut<'_>,
-    pid: u32,
-    words: [u64; 4],
-) -> Result<(u64, i64), Error> {
-    let [space, key, address, length] = words;
-    let mut late = [space, key, address, length, 0, pid.into()]
-        .map(u64::to_ne_bytes)
-        .concat();
-    let input = ProgramInput {
-        context_in: Some(&mut late),
-        ..ProgramInput::default()
-    };
-    program.test_run(input).map_err(Error::Map)?;
-    let word = |n: usize| late.get(n * 8..n * 8 + 8)?.try_into().ok();
-    let word = |n| word(n).map_or(0, u64::from_ne_bytes);
-    Ok((word(0), word(4).cast_signed()))
 }
 
 /// Whether a program on a tracepoint can be preempted: Linux 7.0 and later.
