@@ -24,6 +24,7 @@ pub mod c_api;
 mod function;
 pub mod layout;
 mod mapping;
+mod meaning;
 pub mod observe;
 mod produce;
 pub mod protocol;

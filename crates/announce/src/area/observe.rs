@@ -11,7 +11,8 @@
 //! [`Found::confirm`] says so afterwards.
 
 use super::layout::*;
-use super::rule::Place;
+pub use super::meaning::Rule;
+use super::meaning::{is_default, meaning};
 use crate::abi::{Refusal, USER_END};
 use core::ops::Range;
 
@@ -22,10 +23,6 @@ pub type Read<'a> = dyn FnMut(u64, &mut [u8]) -> bool + 'a;
 pub const MAX_READS: u32 = 4 * (2 + 2 * MAX_HOPS + 2);
 /// ELF's number of this machine (AMD64), whose psABI the rules mean.
 pub const MACHINE: u16 = 62;
-/// Bytes of a word of the stack.
-const WORD: i32 = 8;
-/// A CFA further above the stack pointer is nonsense (walk crate: MAX_FRAME_SIZE).
-const MAX_FRAME: i32 = 1 << 26;
 
 /// What never changes of an area, as it was when it was registered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -294,46 +291,6 @@ pub struct Found {
     heap_used: u32,
 }
 
-/// How to get to the caller: what an entry's words mean.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rule {
-    /// As at the first instruction of any function (psABI).
-    Entry,
-    /// By the frame pointer.
-    FramePointer,
-    /// CFA = SP + `cfa`; the rest from there. `fp` 0: unchanged.
-    Fixed {
-        /// Bytes.
-        cfa: i32,
-        /// The return address.
-        ra: Place,
-        /// The frame pointer.
-        fp: i16,
-    },
-    /// By rows in the heap: so many bytes at this place of the area.
-    Rows {
-        /// Bytes from the start of the area.
-        at: u64,
-        /// Bytes.
-        len: u32,
-    },
-    /// CFA = another stack's pointer + `cfa`; the rest from there.
-    StackSwitch {
-        /// That pointer; a word of the stack is counted from SP.
-        stack: Place,
-        /// Bytes.
-        cfa: i16,
-        /// The return address.
-        ra: i16,
-        /// The frame pointer.
-        fp: i16,
-    },
-    /// There is no caller.
-    Outermost,
-    /// There is no telling.
-    Opaque,
-}
-
 impl Found {
     /// Bytes from the function's first byte to the place; none where only the default rule holds.
     pub fn offset(&self) -> Option<u32> {
@@ -368,7 +325,8 @@ impl Found {
     pub fn rule(&self, geometry: &Geometry) -> Result<Rule, Fault> {
         let heap_at = geometry.parts().heap_at;
         let heap = (geometry.area_len - heap_at).min(self.heap_used.into());
-        lower(self.entry.how, self.entry.rule, self.offset, heap_at, heap).ok_or(Fault::Malformed)
+        let Entry { how, rule, .. } = self.entry;
+        meaning(Described { how, rule }, self.offset, heap_at, heap).ok_or(Fault::Malformed)
     }
 
     /// The name, put into `into`; an empty one where there is none, or it lies outside of the heap. To be confirmed.
@@ -421,82 +379,6 @@ impl Found {
             false => Err(Fault::Malformed),
         }
     }
-}
-
-/// The meaning of an entry's words at an offset in its function, if they have one. `heap`: bytes that are in use.
-fn lower(how: u32, rule: [u32; 2], offset: u32, heap_at: u64, heap: u64) -> Option<Rule> {
-    let (kind, flags, prologue) = (how & 0xff, how >> 8 & 0xff, how >> 16);
-    let in_register = flags & IN_REGISTER != 0;
-    let [low, high] = halves_of(rule[1]);
-    let words = |offsets: &[i16]| offsets.iter().all(|&at| i32::from(at) % WORD == 0);
-    let register = |number: i16| u8::try_from(number).ok().filter(|&number| number < 16);
-    if flags & !FLAGS != 0 || (in_register && kind != FIXED && kind != STACK_SWITCH) {
-        return None;
-    }
-    if kind != FIXED && kind != STACK_SWITCH && kind != ROWS && rule != [0, 0] {
-        return None;
-    }
-    if kind == STACK_SWITCH && flags & SIGNAL != 0 {
-        return None;
-    }
-    let lowered = match kind {
-        FRAME_POINTER => Rule::FramePointer,
-        FIXED => {
-            let cfa = rule[0] as i32;
-            let least = if in_register { 0 } else { WORD };
-            if cfa % WORD != 0 || !(least..=MAX_FRAME).contains(&cfa) || !words(&[high]) {
-                return None;
-            }
-            let ra = match in_register {
-                true => Place::Register(register(low)?),
-                false if words(&[low]) => Place::At(low),
-                false => return None,
-            };
-            Rule::Fixed { cfa, ra, fp: high }
-        }
-        ROWS => {
-            let [at, len] = rule;
-            if !(1..=MAX_ROWS).contains(&len) || u64::from(at) + u64::from(len) > heap {
-                return None;
-            }
-            let at = heap_at + u64::from(at);
-            Rule::Rows { at, len }
-        }
-        STACK_SWITCH => {
-            let [slot, cfa] = halves_of(rule[0]);
-            if !words(&[cfa, low, high]) {
-                return None;
-            }
-            let stack = match in_register {
-                true => Place::Register(register(slot)?),
-                false if words(&[slot]) => Place::At(slot),
-                false => return None,
-            };
-            let (ra, fp) = (low, high);
-            Rule::StackSwitch { stack, cfa, ra, fp }
-        }
-        OUTERMOST => Rule::Outermost,
-        OPAQUE => Rule::Opaque,
-        _ => return None,
-    };
-    Some(match offset < prologue {
-        true => Rule::Entry,
-        false => lowered,
-    })
-}
-
-/// Whether these words can be a default rule: nothing that needs an entry's start, rows or name.
-fn is_default(Described { how, rule }: Described) -> bool {
-    let (kind, flags) = (how & 0xff, how >> 8);
-    match kind {
-        NONE => how == 0 && rule == [0, 0],
-        ROWS => false,
-        _ => flags & !(RUNTIME | IN_REGISTER) == 0 && lower(how, rule, u32::MAX, 0, 0).is_some(),
-    }
-}
-
-fn halves_of(word: u32) -> [i16; 2] {
-    [word as u16 as i16, (word >> 16) as i16]
 }
 
 /// Numbers in the machine's own order; 0 where the bytes end before.

@@ -146,7 +146,7 @@ pub(super) enum Use {
     Default,
 }
 
-/// Checks words; those of rows are not there yet.
+/// Checks words that a producer is about to write; those of rows are not there yet.
 pub(super) fn check(described: Described, usage: Use) -> Result<(), RuleError> {
     let Described { how, rule } = described;
     let (kind, flags, prologue) = (how & 0xff, how >> 8 & 0xff, how >> 16);
@@ -164,14 +164,27 @@ pub(super) fn check(described: Described, usage: Use) -> Result<(), RuleError> {
         Use::Function { .. } if kind == NONE => return Err(RuleError::Place),
         _ => {}
     }
-    let with_register = kind == FIXED || kind == STACK_SWITCH;
-    if flags & !FLAGS != 0 || (flags & IN_REGISTER != 0 && !with_register) {
-        return Err(RuleError::Flags(flags));
+    check_words(how, rule)?;
+    match kind {
+        ROWS if rows < MIN_ROWS || rows > MAX_ROWS as usize => Err(RuleError::Rows(rows)),
+        ROWS if rule != [0; 2] => Err(RuleError::Unused),
+        ROWS => Ok(()),
+        _ if rows != 0 => Err(RuleError::Unused),
+        _ => Ok(()),
     }
-    if kind == STACK_SWITCH && flags & SIGNAL != 0 {
-        return Err(RuleError::Flags(flags));
-    }
+}
+
+/// What has to hold of the words of any rule, whoever wrote them. Where rows lie is not asked.
+pub(super) fn check_words(how: u32, rule: [u32; 2]) -> Result<(), RuleError> {
+    let (kind, flags) = (how & 0xff, how >> 8 & 0xff);
     let in_register = flags & IN_REGISTER != 0;
+    let with_register = kind == FIXED || kind == STACK_SWITCH;
+    if flags & !FLAGS != 0
+        || (in_register && !with_register)
+        || (kind == STACK_SWITCH && flags & SIGNAL != 0)
+    {
+        return Err(RuleError::Flags(flags));
+    }
     match kind {
         FIXED => {
             let cfa = rule[0] as i32;
@@ -182,33 +195,26 @@ pub(super) fn check(described: Described, usage: Use) -> Result<(), RuleError> {
                 return Err(RuleError::Frame(cfa));
             }
             either(low(rule[1]), in_register)?;
-            offset(high(rule[1]).into())?;
+            offset(high(rule[1]).into())
         }
         STACK_SWITCH => {
             either(low(rule[0]), in_register)?;
             offset(high(rule[0]).into())?;
             offset(low(rule[1]).into())?;
-            offset(high(rule[1]).into())?;
+            offset(high(rule[1]).into())
         }
-        ROWS if rows < MIN_ROWS || rows > MAX_ROWS as usize => return Err(RuleError::Rows(rows)),
-        NONE | FRAME_POINTER | OUTERMOST | OPAQUE | ROWS if rule != [0; 2] => {
-            return Err(RuleError::Unused);
-        }
-        NONE | FRAME_POINTER | OUTERMOST | OPAQUE | ROWS => {}
-        _ => return Err(RuleError::Kind(kind)),
-    }
-    match kind {
         ROWS => Ok(()),
-        _ if rows != 0 => Err(RuleError::Unused),
-        _ => Ok(()),
+        NONE | FRAME_POINTER | OUTERMOST | OPAQUE if rule != [0; 2] => Err(RuleError::Unused),
+        NONE | FRAME_POINTER | OUTERMOST | OPAQUE => Ok(()),
+        _ => Err(RuleError::Kind(kind)),
     }
 }
 
-const fn low(word: u32) -> i16 {
+pub(super) const fn low(word: u32) -> i16 {
     word as u16 as i16
 }
 
-const fn high(word: u32) -> i16 {
+pub(super) const fn high(word: u32) -> i16 {
     (word >> 16) as u16 as i16
 }
 
