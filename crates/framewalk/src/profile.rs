@@ -77,6 +77,16 @@ pub struct Profile {
     samples: Vec<Taken>,
     stopped: [u64; Stop::ALL.len()],
     origins: [u64; Origin::ALL.len()],
+    described: Described,
+}
+
+/// Frames of all samples in code that frame areas describe.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Described {
+    /// With a name, or of a run time.
+    pub frames: u64,
+    /// Of a language's run time.
+    pub runtime_frames: u64,
 }
 
 impl Profile {
@@ -90,7 +100,12 @@ impl Profile {
         for (depth, &frame) in sample.frames.iter().rev().enumerate() {
             self.origins[frame.origin as usize] += 1;
             let pid = match frame.place {
-                Place::Anonymous(_) | Place::Described { .. } => sample.pid,
+                Place::Described { runtime, .. } => {
+                    self.described.frames += 1;
+                    self.described.runtime_frames += u64::from(runtime);
+                    sample.pid
+                }
+                Place::Anonymous(_) => sample.pid,
                 Place::Kernel(_) | Place::Object(..) => 0,
             };
             let located = Located { pid, frame };
@@ -201,6 +216,26 @@ impl Profile {
     /// How many frames of all samples were learned so.
     pub fn origins(&self, origin: Origin) -> u64 {
         self.origins[origin as usize]
+    }
+
+    /// The frames in code that frame areas describe.
+    pub fn described(&self) -> Described {
+        self.described
+    }
+
+    /// The names that frame areas gave to frames.
+    pub fn described_names(&self) -> usize {
+        let names = self
+            .frames
+            .iter()
+            .filter_map(|located| match located.frame.place {
+                Place::Described { name, .. } => name,
+                _ => None,
+            });
+        let mut names: Vec<_> = names.collect();
+        names.sort_unstable();
+        names.dedup();
+        names.len()
     }
 
     /// The frames of all samples, each counted as often as it was sampled.

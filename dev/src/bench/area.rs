@@ -46,8 +46,20 @@ fn area(options: &Options) -> Result<Mapped, String> {
     Mapped::new(options).map_err(|error| error.to_string())
 }
 
-fn publish(area: &Mapped, label: Label<'_>) -> Result<(), String> {
+/// In the order of addresses, or in one that jumps about.
+#[derive(Clone, Copy)]
+enum Order {
+    Ascending,
+    Scattered,
+}
+
+fn publish(area: &Mapped, label: Label<'_>, order: Order) -> Result<(), String> {
     for number in 0..u64::from(FUNCTIONS) {
+        let number = match order {
+            Order::Ascending => number,
+            // Odd, so that each of a power of two comes once.
+            Order::Scattered => number.wrapping_mul(0x9e37_79b1) % u64::from(FUNCTIONS),
+        };
         let mut function = Function::new(TEXT + number * SIZE, SIZE as u32, Rule::fixed(32));
         function.label = label;
         area.publish(&function).map_err(|error| error.to_string())?;
@@ -65,20 +77,22 @@ pub(super) fn run(bench: &Bench) -> Result<(), String> {
         granule_shift: 12,
         ..Options::new(TEXT, u64::from(FUNCTIONS) * SIZE)
     })?;
-    let mut published = |label| {
+    let mut published = |label, order| {
         each(|| {
             room.reset();
-            publish(&room, label)
+            publish(&room, label, order)
         })
     };
-    let plain = published(Label::Cookie(1))?;
-    let named = published(Label::Name(NAME))?;
+    let plain = published(Label::Cookie(1), Order::Ascending)?;
+    let scattered = published(Label::Cookie(1), Order::Scattered)?;
+    let named = published(Label::Name(NAME), Order::Ascending)?;
     line(
         "frame area: publish",
         plain,
         "ns",
         "at most 100 (10 million a second)",
     );
+    line("frame area: publish, in any order", scattered, "ns", "");
     line("frame area: publish, named", named, "ns", "");
     let map = written(bench, "map", |file| {
         for number in 0..u64::from(FUNCTIONS) {

@@ -86,6 +86,7 @@ impl<'a> Summary<'a> {
                 )
             })
             .collect();
+        let described = self.profile.described();
         json!({
             "samples": self.samples(),
             "complete": self.profile.stopped(Stop::Outermost),
@@ -93,6 +94,11 @@ impl<'a> Summary<'a> {
             "frames": self.profile.frame_count(),
             "stopped": stopped,
             "origins": origins,
+            "described": {
+                "frames": described.frames,
+                "runtime_frames": described.runtime_frames,
+                "names": self.profile.described_names(),
+            },
             "unique_stacks": self.profile.unique_stacks(),
             "kernel": { "run_ns": self.counts.kernel_run_ns, "run_cnt": self.counts.kernel_run_cnt },
             "bytes": self.counts.bytes,

@@ -51,6 +51,8 @@ pub struct Failures {
     pub malformed: u64,
     /// Lookups in frame areas that changed again and again.
     pub busy: u64,
+    /// Frames in the text of frame areas that could not be asked any more: they are of samples that were finished afterwards.
+    pub late: u64,
 }
 
 #[derive(Debug)]
@@ -191,6 +193,10 @@ impl Failures {
                 self.busy,
                 "lookups in frame areas were overtaken by changes",
             ),
+            (
+                self.late,
+                "frames in frame areas were walked without them, in samples that had to be finished afterwards",
+            ),
         ];
         let some = counts.into_iter().filter(|&(count, _)| count > 0);
         some.map(|(count, what)| format!("{count} {what}"))
@@ -230,17 +236,20 @@ pub struct AnnouncedCode<'a> {
     pub sections: &'a [Announced],
     /// Where the bytes are kept.
     pub copies: &'a mut SectionCopies,
-    /// Reads its memory.
-    pub read: Box<MemoryRead<'a>>,
+    /// Reads its memory as it is at the moment of the sample; none where that is over.
+    pub read: Option<Box<MemoryRead<'a>>>,
 }
 
 impl AnnouncedCode<'_> {
     /// How to go on from a pc, and what it is called; `None` where nothing was announced that says it.
     pub fn find(&mut self, pc: u64) -> Option<Found<Option<Place>>> {
         let announced = find(self.sections, pc)?;
+        let Some(read) = &mut self.read else {
+            return self.find_in_copy(announced, pc);
+        };
         match &announced.claim.what {
             What::Section { .. } => {
-                let says = self.copies.says(self.pid, announced, pc, &mut *self.read)?;
+                let says = self.copies.says(self.pid, announced, pc, &mut **read)?;
                 Some(Found { place: None, says })
             }
             What::Area(geometry) => {
@@ -251,9 +260,21 @@ impl AnnouncedCode<'_> {
                 let SectionCopies {
                     names, failures, ..
                 } = &mut *self.copies;
-                area.find(pc, names, failures, &mut *self.read)
+                area.find(pc, names, failures, &mut **read)
             }
         }
+    }
+
+    /// The same by what was copied before. Of an area nothing is: it may describe other code by now.
+    fn find_in_copy(&mut self, announced: &Announced, pc: u64) -> Option<Found<Option<Place>>> {
+        if let What::Area(_) = announced.claim.what {
+            self.copies.failures.late += 1;
+            return None;
+        }
+        let says = self
+            .copies
+            .says(self.pid, announced, pc, &mut |_, _| false)?;
+        Some(Found { place: None, says })
     }
 }
 

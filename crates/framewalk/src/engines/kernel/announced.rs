@@ -118,7 +118,7 @@ impl Announcements {
             pid,
             sections,
             copies: &mut self.copies,
-            read: Box::new(|_, _| false),
+            read: None,
         })
     }
 

@@ -67,7 +67,9 @@ impl Announcing {
             pid,
             sections,
             copies: &mut self.copies,
-            read: Box::new(move |address, into: &mut [u8]| sys::read_all(tid, address, into)),
+            read: Some(Box::new(move |address, into: &mut [u8]| {
+                sys::read_all(tid, address, into)
+            })),
         })
     }
 

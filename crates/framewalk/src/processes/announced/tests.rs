@@ -63,13 +63,13 @@ impl World {
             pid: PID,
             sections: registry.sections(PID),
             copies,
-            read: Box::new(|_, into: &mut [u8]| {
+            read: Some(Box::new(|_, into: &mut [u8]| {
                 *reads += 1;
                 into.len() == memory.len() && {
                     into.copy_from_slice(memory);
                     true
                 }
-            }),
+            })),
         })
     }
 
@@ -78,7 +78,10 @@ impl World {
     }
 
     fn changed(&mut self) -> Option<bool> {
-        self.code(|mut code| code.copies.changed(&code.sections[0], &mut *code.read))
+        self.code(|mut code| {
+            code.copies
+                .changed(&code.sections[0], &mut **code.read.as_mut().unwrap())
+        })
     }
 }
 
