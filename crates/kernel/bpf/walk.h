@@ -21,14 +21,14 @@ struct {
 	__type(value, struct fw_counts);
 } counts SEC(".maps");
 
-/* Adds to a counter of this CPU. Not atomic against task work that is preempted here: a count may be
- * off by one then, and none of them decides anything. */
+/* Adds to a counter of this CPU. Task work can be preempted, by other task work too: a count that was lost between
+ * its load and its store would look like a sample that was. */
 #define FW_COUNT(field, n) \
 	do { \
 		u32 _zero = 0; \
 		struct fw_counts *_counts = bpf_map_lookup_elem(&counts, &_zero); \
 		if (_counts) \
-			_counts->field += (n); \
+			__sync_fetch_and_add(&_counts->field, (n)); \
 	} while (0)
 
 #include "user.h"
