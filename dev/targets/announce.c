@@ -147,7 +147,8 @@ static void errors(void)
 	long answer, first;
 
 	/* 1 */
-	expect("kind 1", call(REGISTER, 1, at, length, 1), -EINVAL);
+	expect("kind 2", call(REGISTER, 1, at, length, 2), -EINVAL);
+	expect("an area that is a section", call(REGISTER, 1, at, length, 1), -EBADMSG);
 	expect("kind 0xff", call(REGISTER, 1, at, length, 0xff), -EINVAL);
 	expect("flag 0x200", call(REGISTER, 1, at, length, 0x200), -EINVAL);
 	expect("flag 2^63", call(REGISTER, 1, at, length, 1ul << 63), -EINVAL);

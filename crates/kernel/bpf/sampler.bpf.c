@@ -46,7 +46,9 @@ extern int bpf_task_work_schedule_resume_impl(struct task_struct *task, struct b
 extern int bpf_task_work_schedule_resume(struct task_struct *task, struct bpf_task_work *tw, void *map__map,
 					 int (*callback)(struct bpf_map *map, void *key, void *value)) __ksym __weak;
 
-#define PF_KTHREAD 0x00200000 /* include/linux/sched.h */
+/* include/linux/sched.h */
+#define PF_EXITING 0x00000004
+#define PF_KTHREAD 0x00200000
 
 /* Process and thread id as the loader's pid namespace has them; as the initial one has them for
  * processes that it cannot see. */
@@ -245,9 +247,14 @@ static __always_inline struct fw_thread *thread_state(void)
 /* Hands the sample over to task work. False when that cannot be. */
 static __always_inline bool defer(struct fw_walk *w)
 {
-	struct fw_thread *thread = thread_state();
+	struct fw_thread *thread;
 	u32 bytes = w->num_kernel * 8;
 
+	/* It does not return to user mode any more. Task work that is added behind its last moment for that is
+	 * dropped without a word (kernel/exit.c: exit_task_work). */
+	if (bpf_get_current_task_btf()->flags & PF_EXITING)
+		return false;
+	thread = thread_state();
 	if (!thread) {
 		FW_COUNT(undeferred, 1);
 		return false;

@@ -355,6 +355,15 @@ impl Engine for KernelEngine {
             ));
         }
         let late = counts.deferred.saturating_sub(counts.resumed);
+        for (count, what) in [
+            (counts.full_ring, "records found no room in the ring"),
+            (counts.malformed, "records made no sense"),
+            (late, "walks were deferred and never came"),
+        ] {
+            if count > 0 {
+                notes.push(format!("{count} {what}"));
+            }
+        }
         Ok(Counts {
             lost: counts.full_ring + counts.malformed + late,
             kernel_run_ns: counts.run_ns,
