@@ -158,6 +158,13 @@ static __always_inline void account(struct fw_walk *w, u64 begin)
 	c->run_ns += bpf_ktime_get_ns() - begin;
 }
 
+/* Leaves the kernel's frames alone: the user's are not walked yet, or are another sample's. */
+static __always_inline void without_user(struct fw_walk *w)
+{
+	w->num_user = 0;
+	w->num_words = w->num_kernel;
+}
+
 /* Task work: in the thread's own context, just before it returns to user mode; reads may fault. */
 static int walk_deferred(struct bpf_map *map, void *key, void *value)
 {
@@ -201,13 +208,13 @@ static __always_inline bool begin_sample(struct bpf_perf_event_data *ctx, struct
 	bool in_kernel = !(ctx->cs & 3);
 
 	w->num_kernel = 0;
-	w->num_user = 0;
 	if (in_kernel) {
 		long bytes = bpf_get_stack(ctx, w->frames, FW_KERNEL_FRAMES * 8, 0);
 
 		if (bytes > 0)
 			w->num_kernel = bytes / 8;
 	}
+	without_user(w);
 	fill_header(w, now, now ^ (u64)bpf_get_current_task());
 	return in_kernel;
 }
@@ -261,7 +268,7 @@ static __always_inline bool defer(struct fw_walk *w)
 	}
 	if (thread->pending) {
 		/* Another tick before the thread returned to user mode: it will have the same user stack. */
-		w->num_user = 0;
+		without_user(w);
 		w->sample.id = thread->walk.sample.id;
 		w->sample.flags |= FW_SAMPLE_LINKED;
 		send(w, FW_STOP_PENDING);
@@ -273,7 +280,7 @@ static __always_inline bool defer(struct fw_walk *w)
 	thread->walk.pid = w->pid;
 	bpf_probe_read_kernel(thread->walk.frames, bytes, w->frames);
 	thread->walk.num_kernel = w->num_kernel;
-	thread->walk.num_user = 0;
+	without_user(&thread->walk);
 	thread->walk.sample.flags |= FW_SAMPLE_DEFERRED;
 	thread->pending = 1;
 	if (schedule(thread)) {

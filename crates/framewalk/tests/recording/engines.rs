@@ -1,6 +1,6 @@
 //! All engines on the same work: each finds the stacks that are known, and no others.
 
-use super::recorded::Recorded;
+use super::recorded::{Recorded, record, words};
 use super::torture;
 use std::collections::BTreeSet;
 
@@ -85,4 +85,21 @@ fn perf_agrees() {
 #[test]
 fn ptrace_agrees() {
     agree("ptrace_agrees", "ptrace", "auto");
+}
+
+/// Ticks that share a user stack, because the thread is in one system call for long: the kernel's part of each arrives.
+#[test]
+fn long_system_calls_lose_no_ticks() {
+    let test = "long_system_calls_lose_no_ticks";
+    for mode in ["auto", "deferred", "immediate"] {
+        let mut arguments = words(&["--engine", "kernel", "--mode", mode, "-F", "1999", "--"]);
+        arguments.extend(words(&["dd", "if=/dev/zero", "of=/dev/null"]));
+        arguments.extend(words(&["bs=256M", "count=20", "status=none"]));
+        let Some(recorded) = record(test, &arguments) else {
+            return;
+        };
+        assert_eq!(recorded.count("lost"), 0);
+        let inside = recorded.samples_where(|stack| stack.kernel.len() > 2);
+        assert!(inside > 100 && inside * 2 > recorded.samples(), "{inside}");
+    }
 }
