@@ -140,6 +140,8 @@ static __always_inline int fw_lower(struct fw_walk *w, u64 at, u32 info, bool fl
 	rule->outermost = words == 0;
 	if (rule->outermost)
 		return FW_LOOKUP_FOUND;
+	if (info & SFRAME_ROW_SIGNED_RA)
+		return FW_LOOKUP_BAD;
 	rule->ra_kind = FW_RULE_AT_CFA;
 	rule->ra_off = -8;
 	if (flex)
@@ -309,9 +311,10 @@ __noinline int fw_search(struct fw_walk *w)
 			return found;
 		search->stage = FW_SEARCH_ROWS;
 		if (!search->rows) {
-			/* Without rows: V3's outermost, unless it is a signal frame that an assembler could not describe. */
+			/* Without rows: V3's outermost, unless it is a signal frame that an assembler could not describe, or
+			 * says that its rows are flexible. */
 			w->rule.outermost = 1;
-			return w->rule.signal || fw_is_v2(w) ? FW_LOOKUP_NONE : FW_LOOKUP_FOUND;
+			return w->rule.signal || search->info2 || fw_is_v2(w) ? FW_LOOKUP_NONE : FW_LOOKUP_FOUND;
 		}
 	}
 	found = fw_find_row(w, search);

@@ -39,5 +39,7 @@ struct sframe_header {
 #define SFRAME_INFO_NOT_V3 0x60
 #define SFRAME_INFO2_FLEX 1
 #define SFRAME_ROW_BASE_SP 1
+/* On AMD64 no return address is signed. */
+#define SFRAME_ROW_SIGNED_RA 0x80
 
 #endif

@@ -3,14 +3,20 @@
 //!
 //! `FRAMEWALK_AREA_ROUNDS` and `FRAMEWALK_AREA_SEED` make it longer, and begin it where it failed.
 
+#[path = "area/both.rs"]
+mod both;
+#[path = "area/pages.rs"]
+mod pages;
 #[path = "announce/random.rs"]
 #[expect(dead_code, reason = "the other test program uses more of it")]
 mod random;
+#[path = "area/table.rs"]
+mod table;
 
+use both::{RBP, RSP, geometry, inside, outside, read};
 use framewalk_announce::area::layout::*;
-use framewalk_announce::area::observe::{self, Fault, Geometry};
 use framewalk_announce::area::{Function, Label, Mapped, Options, Place, Rule, Slot};
-use framewalk_kernel::look::{Look, Looked, LookedRule, Outcome};
+use framewalk_kernel::look::Look;
 use framewalk_sframe::{
     Arch, Builder, CallerRule, Cfa, FunctionRows, Register, Row, Rule as Saved, Unwind,
 };
@@ -33,206 +39,6 @@ fn load(test: &str) -> Option<Look> {
 
 fn rustix_is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
-}
-
-/// The bytes of the area as the observer reads them.
-fn read(area: &Mapped, at: u64, into: &mut [u8]) -> bool {
-    let words = area.words();
-    for (n, byte) in into.iter_mut().enumerate() {
-        let at = at as usize + n;
-        let Some(word) = words.get(at / 4) else {
-            return false;
-        };
-        *byte = word.load(Relaxed).to_ne_bytes()[at % 4];
-    }
-    at + into.len() as u64 <= area.area_len()
-}
-
-fn geometry(area: &Mapped) -> Geometry {
-    let mut bytes = [0; GEOMETRY_SIZE as usize];
-    assert!(read(area, 0, &mut bytes));
-    // It is not registered, and has no magic.
-    bytes[..MAGIC.len()].copy_from_slice(&MAGIC);
-    Geometry::parse(&bytes, area.area_len()).unwrap()
-}
-
-/// What both can be compared by.
-#[derive(Debug, PartialEq)]
-struct Answer {
-    outcome: Outcome,
-    slot: Option<u32>,
-    rule: LookedRule,
-    name: Vec<u8>,
-}
-
-impl Answer {
-    fn plain(outcome: Outcome) -> Answer {
-        let (slot, rule, name) = (None, LookedRule::default(), Vec::new());
-        Answer {
-            outcome,
-            slot,
-            rule,
-            name,
-        }
-    }
-}
-
-fn inside(look: &Look, area: &Mapped, geometry: &Geometry, pc: u64) -> Answer {
-    let address = area.words().as_ptr() as u64;
-    let Looked {
-        outcome,
-        slot,
-        rule,
-        name,
-        ..
-    } = look.ask(address, geometry, pc, 1).unwrap();
-    match outcome {
-        Outcome::Found => Answer {
-            outcome,
-            slot,
-            rule,
-            name,
-        },
-        // There is no rule, but there may be a name.
-        Outcome::Opaque => Answer {
-            outcome,
-            slot,
-            rule: LookedRule::default(),
-            name,
-        },
-        _ => Answer::plain(outcome),
-    }
-}
-
-fn outside(area: &Mapped, geometry: &Geometry, pc: u64) -> Answer {
-    match observed(area, geometry, pc) {
-        Ok(answer) => answer,
-        Err(Fault::Unreadable) => Answer::plain(Outcome::Unreadable),
-        Err(Fault::Busy) => Answer::plain(Outcome::Busy),
-        Err(Fault::Malformed | Fault::Conflict) => Answer::plain(Outcome::Malformed),
-    }
-}
-
-const AT_CFA: u8 = 1;
-const AT_REGISTER: u8 = 2;
-const REGISTER: u8 = 3;
-const RSP: u8 = 7;
-const RBP: u8 = 6;
-
-fn ordinary(cfa_reg: u8, cfa_off: i32) -> LookedRule {
-    LookedRule {
-        cfa_reg,
-        cfa_off,
-        ra_kind: AT_CFA,
-        ra_off: -8,
-        ..LookedRule::default()
-    }
-}
-
-fn saved(rule: &mut LookedRule, ra: i16, fp: i16) {
-    (rule.ra_kind, rule.ra_off) = (AT_CFA, ra.into());
-    (rule.fp_kind, rule.fp_off) = (if fp == 0 { 0 } else { AT_CFA }, fp.into());
-}
-
-fn observed(area: &Mapped, geometry: &Geometry, pc: u64) -> Result<Answer, Fault> {
-    let mut read = |at, into: &mut [u8]| read(area, at, into);
-    let Some(found) = geometry.look_up(pc, &mut read)? else {
-        return Ok(Answer::plain(Outcome::Nothing));
-    };
-    let mut outcome = Outcome::Found;
-    let mut signal = found.is_signal();
-    let mut rule = match found.rule(geometry)? {
-        observe::Rule::Entry => ordinary(RSP, 8),
-        observe::Rule::FramePointer => LookedRule {
-            fp_kind: AT_CFA,
-            fp_off: -16,
-            ..ordinary(RBP, 16)
-        },
-        observe::Rule::Fixed { cfa, ra, fp } => {
-            let mut rule = ordinary(RSP, cfa);
-            match ra {
-                Place::At(ra) => saved(&mut rule, ra, fp),
-                Place::Register(register) => {
-                    saved(&mut rule, 0, fp);
-                    (rule.ra_kind, rule.ra_reg) = (REGISTER, register);
-                }
-            }
-            rule
-        }
-        observe::Rule::StackSwitch { stack, cfa, ra, fp } => {
-            let mut rule = match stack {
-                Place::At(at) => LookedRule {
-                    cfa_deref: true,
-                    ..ordinary(RSP, at.into())
-                },
-                Place::Register(register) => ordinary(register, 0),
-            };
-            saved(&mut rule, ra, fp);
-            LookedRule {
-                cfa_add: cfa.into(),
-                switches: true,
-                ..rule
-            }
-        }
-        observe::Rule::Outermost => LookedRule {
-            outermost: true,
-            ..LookedRule::default()
-        },
-        observe::Rule::Opaque => {
-            outcome = Outcome::Opaque;
-            LookedRule::default()
-        }
-        observe::Rule::Rows { at, len } => {
-            let mut bytes = vec![0; len as usize];
-            if !read(at, &mut bytes) {
-                return Err(Fault::Unreadable);
-            }
-            let function = framewalk_sframe::Function::alone(Arch::Amd64, found.size(), &bytes)
-                .map_err(|_| Fault::Malformed)?;
-            let row = function.row_at(found.offset().unwrap().into());
-            signal |= function.signal;
-            match row.map_err(|_| Fault::Malformed)? {
-                None => return Ok(Answer::plain(Outcome::Nothing)),
-                Some(row) => lowered(row.unwind),
-            }
-        }
-    };
-    rule.signal = signal && outcome == Outcome::Found;
-    let mut bytes = [0; MAX_NAME as usize];
-    let name = found.name(geometry, &mut bytes, &mut read)?.to_vec();
-    found.confirm(&mut read)?;
-    Ok(Answer {
-        outcome,
-        slot: found.slot,
-        rule,
-        name,
-    })
-}
-
-/// A row, as the kernel has it.
-fn lowered(unwind: Unwind) -> LookedRule {
-    let Unwind::Caller(rule) = unwind else {
-        return LookedRule {
-            outermost: true,
-            ..LookedRule::default()
-        };
-    };
-    let mut lowered = match rule.cfa {
-        Cfa::Value(Register(reg), off) => ordinary(reg, off),
-        Cfa::At(Register(reg), off) => LookedRule {
-            cfa_deref: true,
-            ..ordinary(reg, off)
-        },
-    };
-    let kept = |rule| match rule {
-        Saved::Same => (0, 0, 0),
-        Saved::AtCfa(off) => (AT_CFA, 0, off),
-        Saved::At(Register(reg), off) => (AT_REGISTER, reg, off),
-        Saved::Value(Register(reg), off) => (REGISTER, reg, off),
-    };
-    (lowered.ra_kind, lowered.ra_reg, lowered.ra_off) = kept(rule.ra);
-    (lowered.fp_kind, lowered.fp_reg, lowered.fp_off) = kept(rule.fp);
-    lowered
 }
 
 /// A function's attribute and rows, as they stand in a section.
@@ -406,9 +212,10 @@ fn the_kernel_and_the_observer_agree() {
             for _ in 0..4 {
                 let pc = geometry.text.start
                     + world.random.below(geometry.text.end - geometry.text.start);
+                let address = world.area.words().as_ptr() as u64;
                 let answers = [
-                    inside(&look, &world.area, &geometry, pc),
-                    outside(&world.area, &geometry, pc),
+                    inside(&look, address, &geometry, pc),
+                    outside(&geometry, pc, &mut |at, into| read(&world.area, at, into)),
                 ];
                 let [inside, outside] = &answers;
                 assert_eq!(

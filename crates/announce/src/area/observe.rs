@@ -106,11 +106,11 @@ impl Geometry {
     }
 
     fn look_once(&self, pc: u64, read: &mut Read<'_>) -> Result<Option<Found>, Fault> {
-        let offset = pc - self.text.start;
-        let before = Words::read(read)?;
         if self.capacity == 0 {
             return Ok(self.by_default());
         }
+        let offset = pc - self.text.start;
+        let before = Words::read(read)?;
         if before.generation & 1 != 0 {
             return Err(Fault::Busy);
         }
