@@ -81,6 +81,8 @@ pub struct Counts {
     pub malformed_sections: u64,
     /// Lookups in frame areas that changed again and again.
     pub busy_areas: u64,
+    /// Names of generated code for which the ring had no room.
+    pub unsent_names: u64,
     /// Records that this side could not read.
     pub malformed: u64,
 }
@@ -383,7 +385,8 @@ impl Sampler {
             full_objects,
             unreadable,
             malformed_sections,
-            busy_areas
+            busy_areas,
+            unsent_names
         ))
     }
 }

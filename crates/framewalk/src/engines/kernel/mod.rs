@@ -7,12 +7,13 @@ mod announced;
 mod builds;
 mod clock;
 mod following;
+mod names;
 mod registry;
 mod unfinished;
 
 use super::{Counts, Engine, Settings, Target, Unavailable};
 use crate::processes::{Backing, Device, NewMapping, Objects};
-use crate::sample::{Frame, GeneratedName, ObjectId, Place, Sample};
+use crate::sample::{Frame, ObjectId, Place, Sample};
 use announced::Announcements;
 use clock::Clock;
 use following::Following;
@@ -20,6 +21,7 @@ use framewalk_kernel::{
     self as kernel, FramePlace, Key, Mode, Options, Record, SampleRecord, Sampler, WantRecord,
 };
 use framewalk_walk::{Origin, Stop};
+use names::Names;
 use registry::Registry;
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::HashMap;
@@ -50,8 +52,6 @@ struct KernelEngine {
     names: Names,
     gone: u64,
 }
-
-type Names = HashMap<u64, GeneratedName>;
 
 /// Opens the engine on a target.
 pub(super) fn open(
@@ -93,7 +93,7 @@ pub(super) fn open(
         announcements,
         linked: HashMap::new(),
         unanswered: Vec::new(),
-        names: Names::new(),
+        names: Names::default(),
         gone: 0,
     }))
 }
@@ -151,10 +151,15 @@ impl KernelEngine {
                 let ticks = self.linked.remove(&sample.id).unwrap_or_default();
                 if matches!(sample.stop, Stop::TablePending | Stop::MapsBusy) {
                     if let Some(sample) = self.unfinished.sample(sample, ticks) {
-                        sink(convert(&sample, &self.names));
+                        sink(convert(&sample, &mut self.names));
                     }
                 } else {
-                    deliver(convert(&sample, &self.names), &ticks, &self.names, sink);
+                    deliver(
+                        convert(&sample, &mut self.names),
+                        &ticks,
+                        &mut self.names,
+                        sink,
+                    );
                 }
             }
         }
@@ -229,7 +234,7 @@ impl KernelEngine {
                 tables,
                 announcements,
                 self.settings.max_frames,
-                &self.names,
+                &mut self.names,
                 sink,
             );
         }
@@ -311,11 +316,11 @@ impl Engine for KernelEngine {
             tables,
             &mut self.announcements,
             self.settings.max_frames,
-            &self.names,
+            &mut self.names,
             sink,
         );
         for sample in self.linked.drain().flat_map(|(_, samples)| samples) {
-            sink(convert(&sample, &self.names));
+            sink(convert(&sample, &mut self.names));
         }
         let counts = self.sampler.counts()?;
         let mut notes = self.registry.tables.notes(objects);
@@ -338,6 +343,12 @@ impl Engine for KernelEngine {
             let busy = counts.busy_areas;
             notes.push(format!(
                 "{busy} lookups in frame areas were overtaken by changes"
+            ));
+        }
+        if counts.unsent_names > 0 {
+            let unsent = counts.unsent_names;
+            notes.push(format!(
+                "{unsent} times a name of generated code was not sent: there were too many at once"
             ));
         }
         if objects.generated.lost > 0 {
@@ -375,7 +386,12 @@ impl Engine for KernelEngine {
 }
 
 /// Hands a sample over, and once more for each tick that shares its user stack.
-fn deliver(sample: Sample, ticks: &[SampleRecord], names: &Names, sink: &mut dyn FnMut(Sample)) {
+fn deliver(
+    sample: Sample,
+    ticks: &[SampleRecord],
+    names: &mut Names,
+    sink: &mut dyn FnMut(Sample),
+) {
     for tick in ticks {
         let user = sample
             .frames
@@ -389,7 +405,7 @@ fn deliver(sample: Sample, ticks: &[SampleRecord], names: &Names, sink: &mut dyn
     sink(sample);
 }
 
-fn convert(record: &SampleRecord, names: &Names) -> Sample {
+fn convert(record: &SampleRecord, names: &mut Names) -> Sample {
     let frame = |frame: &kernel::Frame| Frame {
         place: match frame.place {
             FramePlace::Kernel(address) => Place::Kernel(address),
@@ -397,7 +413,7 @@ fn convert(record: &SampleRecord, names: &Names) -> Sample {
             FramePlace::Address(address) => Place::Anonymous(address),
             FramePlace::Described(address, name, runtime) => Place::Described {
                 address,
-                name: names.get(&name).copied(),
+                name: names.get(name),
                 runtime,
             },
         },

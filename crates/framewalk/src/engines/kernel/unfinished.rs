@@ -102,7 +102,7 @@ impl Unfinished {
         tables: &mut Tables,
         announcements: &mut Announcements,
         limit: usize,
-        names: &Names,
+        names: &mut Names,
         sink: &mut dyn FnMut(Sample),
     ) {
         for (waiting, mappings, announced) in std::mem::take(&mut self.placed) {
