@@ -8,13 +8,27 @@ use indexmap::IndexSet;
 
 /// Names that are kept; further ones are counted, and their code has none.
 const MAX_NAMES: usize = 1 << 20;
+/// Bytes of them.
+const MAX_BYTES: usize = 128 << 20;
 
 /// The names met so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Generated {
     names: IndexSet<String, RandomState>,
+    /// Bytes that more names may have.
+    room: usize,
     /// Names for which there was no room.
     pub lost: u64,
+}
+
+impl Default for Generated {
+    fn default() -> Generated {
+        Generated {
+            names: IndexSet::default(),
+            room: MAX_BYTES,
+            lost: 0,
+        }
+    }
 }
 
 impl Generated {
@@ -24,10 +38,14 @@ impl Generated {
         if name.is_empty() {
             return None;
         }
-        if self.names.len() >= MAX_NAMES && !self.names.contains(&name) {
+        if let Some(index) = self.names.get_index_of(&name) {
+            return Some(GeneratedName(index as u32));
+        }
+        if self.names.len() >= MAX_NAMES || name.len() > self.room {
             self.lost += 1;
             return None;
         }
+        self.room -= name.len();
         Some(GeneratedName(self.names.insert_full(name).0 as u32))
     }
 
@@ -50,6 +68,22 @@ impl Generated {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_names_fill_the_room() {
+        let mut names = Generated {
+            room: 3 * 255,
+            ..Generated::default()
+        };
+        let name = |number: u32| format!("{number:0255}").into_bytes();
+        for number in 0..3 {
+            assert!(names.add(&name(number)).is_some());
+        }
+        assert_eq!(names.add(&name(3)), None);
+        assert_eq!((names.lost, names.len()), (1, 3));
+        // Those that are there stay.
+        assert_eq!(names.add(&name(1)), Some(GeneratedName(1)));
+    }
 
     #[test]
     fn names_are_cleaned_and_kept_once() {

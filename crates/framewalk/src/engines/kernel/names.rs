@@ -13,15 +13,26 @@ const YOUNG: usize = 1 << 19;
 type Numbers = HashMap<u64, GeneratedName, RandomState>;
 
 /// The numbers of late.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Names {
     young: Numbers,
     old: Numbers,
+    most: usize,
+}
+
+impl Default for Names {
+    fn default() -> Names {
+        Names {
+            young: Numbers::default(),
+            old: Numbers::default(),
+            most: YOUNG,
+        }
+    }
 }
 
 impl Names {
     pub(super) fn insert(&mut self, number: u64, name: GeneratedName) {
-        if self.young.len() >= YOUNG {
+        if self.young.len() >= self.most {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(number, name);
@@ -44,13 +55,17 @@ mod tests {
 
     #[test]
     fn names_in_use_stay_and_the_others_are_bounded() {
-        let mut names = Names::default();
-        let all = 5 * YOUNG as u64;
+        let most = 100;
+        let mut names = Names {
+            most,
+            ..Names::default()
+        };
+        let all = 5 * most as u64;
         for number in 1..=all {
             names.insert(number, GeneratedName(number as u32));
             assert_eq!(names.get(1), Some(GeneratedName(1)));
         }
-        assert!(names.young.len() + names.old.len() <= 2 * YOUNG);
+        assert!(names.young.len() + names.old.len() <= 2 * most);
         assert_eq!(names.get(2), None);
         assert_eq!(names.get(all), Some(GeneratedName(all as u32)));
         assert_eq!(names.get(all + 1), None);
