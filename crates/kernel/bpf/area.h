@@ -43,9 +43,12 @@ static __always_inline bool fw_fetch_area(struct fw_walk *w, bool sleepable)
 	u32 len = w->area.len;
 
 	w->area.len = 0;
-	/* The length that is checked shall be the one that is used. */
+	if (!len)
+		return false;
+	/* The length that is checked shall be the one that is used: both checks in one would be of their difference, and
+	 * the verifier of 6.12 would learn nothing of the length. */
 	barrier_var(len);
-	if (!len || len > sizeof(w->area.bytes))
+	if (len > sizeof(w->area.bytes))
 		return false;
 	return !fw_read_user(&w->area.bytes, len, area->address + w->area.at, sleepable);
 }
@@ -385,7 +388,11 @@ __noinline int fw_add_described(struct fw_walk *w)
 		return 0;
 	word = w->area.described;
 	at = w->num_words;
-	if (!word || !at || at >= FW_WORDS)
+	if (!word || !at)
+		return 0;
+	/* As above: two checks. */
+	barrier_var(at);
+	if (at >= FW_WORDS)
 		return 0;
 	w->frames[at - 1] = (w->frames[at - 1] & (0xfull << FW_FRAME_ORIGIN_SHIFT | FW_FRAME_RETURN)) |
 			    (w->pc & FW_FRAME_ADDRESS_MASK) | FW_FRAME_DESCRIBED;
