@@ -36,8 +36,9 @@ impl fmt::Display for Error {
         match self {
             Error::Load(error, said) => {
                 write!(f, "the kernel refused the BPF programs: {error:#}")?;
-                // Without privileges the error says it all.
-                if error.kind() != libbpf_rs::ErrorKind::PermissionDenied {
+                // Without privileges the error says it all; but the verifier's errors can be called the same.
+                let privileged = error.kind() != libbpf_rs::ErrorKind::PermissionDenied;
+                if privileged || said.contains("PROG LOAD LOG") {
                     write!(f, "; libbpf's last words:\n{said}")?;
                 }
                 Ok(())
