@@ -39,6 +39,14 @@ pub(super) const PAYLOADS: &[Payload] = &[
         seconds: 300,
         judge: judge::libtest,
     },
+    Payload {
+        name: "area",
+        program: Program::Test("framewalk-kernel", "area"),
+        arguments: &[],
+        targets: &[],
+        seconds: 300,
+        judge: judge::libtest,
+    },
     // Left out as long as there is no such file.
     Payload {
         name: "announce",
