@@ -1,6 +1,8 @@
 //! Looks into areas that tests made, as a consumer does: by the untrusting observer, and without a lock.
 #![allow(dead_code)]
 
+pub(crate) mod oracle;
+
 use framewalk_announce::area::layout::*;
 use framewalk_announce::area::observe::{Fault, Found, Geometry};
 use std::sync::atomic::AtomicU32;
