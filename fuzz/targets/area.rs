@@ -1,0 +1,4 @@
+//! The observer of frame areas.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| framewalk_fuzz::area(data));
