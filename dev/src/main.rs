@@ -5,6 +5,7 @@
 mod bench;
 mod demo;
 mod fences;
+mod fuzz;
 mod header;
 mod oracle;
 mod run;
@@ -51,6 +52,12 @@ const TASKS: &[Task] = &[
         arguments: "",
         help: "lint everything",
         run: |_| run::exit(run::cargo(test::CLIPPY)),
+    },
+    Task {
+        name: "fuzz",
+        arguments: "[TARGET] [SECONDS]",
+        help: "run the targets of fuzz/ under libFuzzer, a minute each (needs g++)",
+        run: fuzz::run,
     },
     #[cfg(feature = "bench")]
     Task {

@@ -3,7 +3,7 @@
 //! A test that cannot run here passes and prints `SKIPPED test: why` (or `skipped: why`): it is
 //! counted as skipped, not as passed. Formatting and lints count as one test each.
 
-use crate::{run, vm};
+use crate::{fuzz, run, vm};
 use std::fmt;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
@@ -27,8 +27,9 @@ const TEST: &[&str] = &[
 
 pub(crate) fn run(_: &[&str]) -> ExitCode {
     let mut tests = Tests::default();
-    for (name, arguments) in [("fmt", FMT), ("clippy", CLIPPY)] {
-        let passed = run::status(run::cargo(arguments)).is_ok_and(|status| status.success());
+    let own = [("fmt", FMT), ("clippy", CLIPPY)].map(|(name, words)| (name, run::cargo(words)));
+    for (name, check) in own.into_iter().chain(fuzz::checks()) {
+        let passed = run::status(check).is_ok_and(|status| status.success());
         let outcome = match passed {
             true => Outcome::Passed,
             false => Outcome::Failed(String::new()),
@@ -37,11 +38,13 @@ pub(crate) fn run(_: &[&str]) -> ExitCode {
         println!("{test}");
         tests.list.push(test);
     }
-    if let Err(error) = cargo_test(run::cargo(TEST), &mut tests) {
-        eprintln!("{error}");
-        tests
-            .list
-            .push(Test::new("cargo test", Outcome::Failed(error)));
+    for cargo in [run::cargo(TEST), fuzz::tests()] {
+        if let Err(error) = cargo_test(cargo, &mut tests) {
+            eprintln!("{error}");
+            tests
+                .list
+                .push(Test::new("cargo test", Outcome::Failed(error)));
+        }
     }
     vm::all(&mut |test| tests.list.push(test));
     for (name, why) in tests.skipped() {
