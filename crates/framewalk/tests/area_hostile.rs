@@ -103,9 +103,9 @@ fn check(recorded: &Recorded, modes: &[&str], least: u64) {
         "{cut} of {torture} are cut"
     );
     let honest = recorded.samples_where(of("honest"));
+    // How much of it is the program's beginning depends on how busy the machine is.
     let whole = recorded.samples_where(|stack| of("honest")(stack) && stack.has("f15"));
-    assert!(honest >= 50, "{honest} samples");
-    assert!(whole * 2 >= honest, "{whole} of {honest}");
+    assert!(whole >= 50, "{whole} of {honest}");
     for mode in modes {
         let liar = recorded.samples_where(|stack| stack.comm == *mode);
         assert!(liar >= least, "{liar} samples of {mode}");

@@ -38,6 +38,7 @@ struct {
 #include "ranges.h"
 #include "spaces.h"
 #include "area.h"
+#include "described.h"
 #include "announced.h"
 #include "guess.h"
 
