@@ -4,7 +4,7 @@
 //! CPU time of this thread, best of several rounds: other programs on the machine shall not count.
 
 use super::{Bench, heading, line};
-use framewalk_announce::area::layout::GEOMETRY_SIZE;
+use framewalk_announce::area::layout::{GEOMETRY_SIZE, MAGIC};
 use framewalk_announce::area::observe::Geometry;
 use framewalk_announce::area::{Function, Label, Mapped, Options, Rule};
 use framewalk_kernel::look::{Look, Outcome};
@@ -192,6 +192,8 @@ fn found(look: &Look, live: u32) -> Result<f64, String> {
     for (bytes, word) in header.chunks_exact_mut(4).zip(area.words()) {
         bytes.copy_from_slice(&word.load(Relaxed).to_ne_bytes());
     }
+    // It is written when an area is registered, which this one is not.
+    header[..MAGIC.len()].copy_from_slice(&MAGIC);
     let geometry = Geometry::parse(&header, area.area_len()).map_err(|error| error.to_string())?;
     let address = area.words().as_ptr() as u64;
     let mut costs = Vec::new();
