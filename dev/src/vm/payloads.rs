@@ -42,7 +42,8 @@ pub(super) const PAYLOADS: &[Payload] = &[
     Payload {
         name: "area",
         program: Program::Test("framewalk-kernel", "area"),
-        arguments: &[],
+        // A quarter of a million questions, which no kernel answers otherwise than the host's.
+        arguments: &["--skip", "every_word_with_every_value"],
         targets: &[],
         seconds: 300,
         judge: judge::libtest,
