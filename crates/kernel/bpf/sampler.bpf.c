@@ -103,7 +103,7 @@ static __always_inline void send(struct fw_walk *w, u32 stop)
  * window serves as the buffer. */
 static __always_inline void ship_stack(struct fw_walk *w, bool sleepable)
 {
-	u64 address = w->sp & ~7ull;
+	u64 address = w->sp & ~7ull, ring_size = bpf_ringbuf_query(&samples, BPF_RB_RING_SIZE);
 
 	if (w->top) {
 		w->registers.kind = FW_RECORD_REGISTERS;
@@ -123,8 +123,10 @@ static __always_inline void ship_stack(struct fw_walk *w, bool sleepable)
 		w->stack.len = len;
 		w->stack.id = w->sample.id;
 		w->stack.address = address;
-		if (bpf_ringbuf_output(&samples, &w->stack, sizeof(w->stack) + len, BPF_RB_NO_WAKEUP)) {
-			FW_COUNT(full_ring, 1);
+		/* A sample that ends early is better than none: half of the ring is for samples alone. */
+		if (bpf_ringbuf_query(&samples, BPF_RB_AVAIL_DATA) > ring_size / 2 ||
+		    bpf_ringbuf_output(&samples, &w->stack, sizeof(w->stack) + len, BPF_RB_NO_WAKEUP)) {
+			FW_COUNT(uncopied, 1);
 			break;
 		}
 		w->sample.copied++;

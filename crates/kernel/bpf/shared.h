@@ -275,6 +275,7 @@ struct fw_counts {
 	u64 unreadable;   /* lookups that the memory of an announced section did not allow */
 	u64 malformed_sections; /* lookups that met nonsense in one */
 	u64 busy_areas;   /* lookups in frame areas that changed again and again */
+	u64 uncopied;     /* pieces of stack that were not sent, to keep room in the ring for samples */
 	u64 unsent_names; /* names of generated code for which the ring had no room */
 };
 

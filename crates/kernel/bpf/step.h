@@ -181,7 +181,7 @@ static __always_inline int fw_step_rule(struct fw_walk *w)
 	off_stack = fw_check_cfa(w->sp, cfa);
 	/* Nothing of the topmost frame is on the stack where its return address is in a register:
 	 * vfork(3) keeps it there across the system call. */
-	if (w->top && cfa == w->sp && rule->ra_kind == FW_RULE_VALUE_REG)
+	if (w->top && cfa == w->sp && !(cfa & 7) && rule->ra_kind == FW_RULE_VALUE_REG)
 		off_stack = FW_GO;
 	if (off_stack && (!(rule->signal || rule->switches) || cfa & 7 || cfa >= FW_USER_END))
 		return off_stack;

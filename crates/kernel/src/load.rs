@@ -81,6 +81,8 @@ pub struct Counts {
     pub malformed_sections: u64,
     /// Lookups in frame areas that changed again and again.
     pub busy_areas: u64,
+    /// Pieces of stack that were not sent, to keep room in the ring for samples.
+    pub uncopied: u64,
     /// Names of generated code for which the ring had no room.
     pub unsent_names: u64,
     /// Records that this side could not read.
@@ -386,6 +388,7 @@ impl Sampler {
             unreadable,
             malformed_sections,
             busy_areas,
+            uncopied,
             unsent_names
         ))
     }

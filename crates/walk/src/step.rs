@@ -79,10 +79,10 @@ pub fn step<M: Memory + ?Sized>(
     // Nothing of the topmost frame is on the stack where its return address is in a register: vfork(3)
     // keeps it there across the system call.
     let on_stack = match rule.ra {
-        Rule::Value(..) if frame.full.is_some() && cfa == frame.sp => Ok(()),
+        Rule::Value(..) if frame.full.is_some() && cfa == frame.sp && is_aligned(cfa) => Ok(()),
         _ => check_cfa(frame.sp, cfa),
     };
-    if between == Between::Call || cfa % AMD64.word != 0 || cfa >= AMD64.user_end {
+    if between == Between::Call || !is_aligned(cfa) || cfa >= AMD64.user_end {
         on_stack?;
     }
     let mut value = |rule| match rule {
@@ -117,11 +117,15 @@ pub fn step<M: Memory + ?Sized>(
 /// A CFA on the same stack: aligned, above the stack pointer, and not too far.
 fn check_cfa(sp: u64, cfa: u64) -> Result<(), Stop> {
     match cfa.checked_sub(sp) {
-        _ if !cfa.is_multiple_of(AMD64.word) => Err(Stop::CfaBad),
+        _ if !is_aligned(cfa) => Err(Stop::CfaBad),
         None | Some(0) => Err(Stop::CfaNotAbove),
         Some(1..=MAX_FRAME_SIZE) => Ok(()),
         Some(_) => Err(Stop::CfaBad),
     }
+}
+
+fn is_aligned(cfa: u64) -> bool {
+    cfa.is_multiple_of(AMD64.word)
 }
 
 /// Whether an address lies in the red zone of the topmost frame.

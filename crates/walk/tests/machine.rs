@@ -286,6 +286,22 @@ fn rules_for_return_address_and_frame_pointer_elsewhere() {
         .row(0x3000, Unwind::Outermost)
         .word(0x7048, 0x3010);
     assert_eq!(process.walk_from(start, 510).1, Stop::Outermost);
+    // An unaligned stack pointer is nobody's, whatever else the row says.
+    let unaligned = Start::topmost(Registers {
+        sp: 0x7004,
+        ..start.registers
+    });
+    let at_sp = CallerRule {
+        cfa: Cfa::Value(RSP, 0),
+        ra: Rule::Value(RAX, 0),
+        fp: Rule::Same,
+        ra_signed: false,
+    };
+    let mut process = Process::default()
+        .row(0x1000, Unwind::Caller(at_sp))
+        .row(0x2000, Unwind::Outermost);
+    assert_eq!(process.walk_from(start, 510).1, Stop::Outermost);
+    assert_eq!(process.walk_from(unaligned, 510).1, Stop::CfaBad);
     // There is no link register here, nor are return addresses signed.
     assert_eq!(
         Process::default()

@@ -70,7 +70,7 @@ pub(super) fn open(
         Options {
             mode,
             max_frames,
-            ring_bytes: ring_bytes(target),
+            ring_bytes: RING_BYTES,
         },
         announcements.maps(),
     )
@@ -98,13 +98,9 @@ pub(super) fn open(
     }))
 }
 
-/// While tables are built each sample brings up to 64 kB of stack: everybody's more than a few threads'.
-fn ring_bytes(target: &Target) -> u32 {
-    match target {
-        Target::System => 32 << 20,
-        Target::Child(_) | Target::Pids(_) => 8 << 20,
-    }
-}
+/// While tables are built each sample brings up to 64 kB of stack, and who is to take them in competes with what is
+/// sampled for the same CPUs.
+const RING_BYTES: u32 = 32 << 20;
 
 /// What the BPF programs need and this process lacks.
 fn missing() -> String {
@@ -370,6 +366,10 @@ impl Engine for KernelEngine {
             (counts.full_ring, "records found no room in the ring"),
             (counts.malformed, "records made no sense"),
             (late, "walks were deferred and never came"),
+            (
+                counts.uncopied,
+                "pieces of stack were not sent: samples came faster than they were taken in",
+            ),
         ] {
             if count > 0 {
                 notes.push(format!("{count} {what}"));
