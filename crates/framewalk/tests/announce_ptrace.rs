@@ -18,7 +18,7 @@ use framewalk::processes::Objects;
 use framewalk::sample::{Place, Sample};
 use framewalk_walk::{Origin, Stop};
 use memory_only::MemoryOnly;
-use recorded::{framewalk, record, skip, words};
+use recorded::{Stack, framewalk, record, skip, words};
 use std::ffi::OsString;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -310,7 +310,7 @@ fn burning<'a>(built: &MemoryOnly, samples: &'a [Sample]) -> Vec<&'a Sample> {
     let burns = |sample: &&Sample| in_memory(built, sample).first() == Some(&"burn");
     let burning: Vec<_> = samples.iter().filter(burns).collect();
     assert!(
-        burning.len() >= 100,
+        burning.len() >= 30,
         "{} of {}",
         burning.len(),
         samples.len()
@@ -388,16 +388,17 @@ fn record_says_what_was_walked_by_announcements() {
     let Some(recorded) = record(test, &arguments) else {
         return;
     };
-    let whole = recorded.samples_where(|stack| {
+    let anonymous = |stack: &Stack| {
         let anonymous = |name: &&String| *name == "[anonymous code]";
-        let count = stack.user.iter().filter(anonymous).count();
-        stack.cut.is_none() && stack.has("main") && stack.has("run") && count == DEPTH + 2
+        stack.user.iter().filter(anonymous).count()
+    };
+    // How many others there are, before and after, is the machine's load.
+    let all = recorded.samples_where(|stack| anonymous(stack) > 0);
+    let whole = recorded.samples_where(|stack| {
+        let complete = stack.cut.is_none() && stack.has("main") && stack.has("run");
+        complete && anonymous(stack) == DEPTH + 2
     });
-    assert!(
-        whole * 100 >= recorded.samples() * 80,
-        "{whole} of {}",
-        recorded.samples()
-    );
+    assert!(whole >= 20 && whole * 100 >= all * 98, "{whole} of {all}");
     let announced = recorded.stats["origins"]["announced"].as_u64().unwrap_or(0);
     assert!(announced >= whole * (DEPTH as u64 + 2), "{announced}");
 }
