@@ -239,7 +239,7 @@ impl Recorded {
             "{complete} of {}",
             self.samples.len()
         );
-        assert!(in_main > 100);
+        assert!(in_main > 20);
         assert!(
             whole * 100 >= in_main * 90,
             "{whole} of {in_main} are whole"

@@ -100,6 +100,6 @@ fn long_system_calls_lose_no_ticks() {
         };
         assert_eq!(recorded.count("lost"), 0);
         let inside = recorded.samples_where(|stack| stack.kernel.len() > 2);
-        assert!(inside > 100 && inside * 2 > recorded.samples(), "{inside}");
+        assert!(inside > 20 && inside * 2 > recorded.samples(), "{inside}");
     }
 }

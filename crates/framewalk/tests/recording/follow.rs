@@ -45,7 +45,7 @@ fn short_lived_children_are_recorded_from_their_first_instruction() {
     recorded.assert_complete(98);
     let mixed = recorded.samples_where(|stack| of_torture(stack) && stack.has("m_leaf"));
     // 40 times 20 ms at 4,999 Hz, of CPU time that others may want, too.
-    assert!(mixed > 1000, "{mixed}");
+    assert!(mixed > 200, "{mixed}");
     // Before the C library there is the dynamic linker, whose entry has no caller.
     let linking = |stack: &Stack| of_torture(stack) && stack.begins_in_linker();
     assert!(
@@ -65,7 +65,7 @@ fn children_of_children_and_pipelines() {
     recorded.assert_complete(98);
     for function in ["m_leaf", "never_2", "thread_3"] {
         let samples = recorded.samples_where(|stack| of_torture(stack) && stack.has(function));
-        assert!(samples > 20, "{samples} samples with {function}");
+        assert!(samples > 5, "{samples} samples with {function}");
     }
 }
 
@@ -83,7 +83,7 @@ fn a_running_process_and_its_threads() {
     torture::check(&recorded);
     recorded.assert_complete(98);
     let threads = recorded.samples_where(|stack| stack.has("thread_3"));
-    assert!(threads > 300, "{threads}");
+    assert!(threads > 50, "{threads}");
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn everything_on_the_machine() {
     };
     torture::check(&recorded);
     let mixed = recorded.samples_where(|stack| of_torture(stack) && stack.has("m_leaf"));
-    assert!(mixed > 200, "{mixed}");
+    assert!(mixed > 50, "{mixed}");
     let user = |stack: &Stack| of_torture(stack) && !stack.user.is_empty();
     let (all, complete) = (
         recorded.samples_where(user),
