@@ -49,7 +49,7 @@ enum fw_lookup {
 	FW_LOOKUP_KNOWN,    /* found before */
 };
 
-/* AMD64 psABI, figure 3.36. */
+/* AMD64 psABI, figure 3.36. Only this machine: the Rust walker has a table of machines (crates/walk/src/arch.rs). */
 #define FW_REG_FP 6
 #define FW_REG_SP 7
 

@@ -1,5 +1,6 @@
 //! How the walker learns what is known about a pc.
 
+use crate::arch::{AMD64, Arch};
 use crate::{Origin, Stop};
 use framewalk_sframe::{CallerRule, Unwind};
 use std::ops::Range;
@@ -55,6 +56,11 @@ pub enum Says {
 pub trait Code {
     /// What [`Found::place`] holds.
     type Place;
+
+    /// The machine that it is for. One process has one.
+    fn arch(&self) -> &'static Arch {
+        &AMD64
+    }
 
     /// What is known about the instruction that contains the byte at `pc` (user address space).
     /// For a caller the walker passes the return address minus one: the call itself.

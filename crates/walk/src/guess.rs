@@ -1,7 +1,7 @@
 //! Where nobody describes the code: the frame pointer, if what it says checks out.
 //!
 //! What is found is a guess, and marked as one. The rules are the BPF walker's too
-//! (`crates/kernel/bpf/guess.h`). Encodings are those of Intel's manual, volume 2.
+//! (`crates/kernel/bpf/guess.h`). Everything here is x86-64 only; encodings are those of Intel's manual, volume 2.
 
 use crate::arch::AMD64;
 use crate::step::MAX_FRAME_SIZE;

@@ -2,7 +2,7 @@
 //!
 //! Both ways compute everything, check it, read, and only then commit by returning new registers.
 
-use crate::arch::AMD64;
+use crate::arch::Arch;
 use crate::{Memory, Registers, Stop};
 use framewalk_sframe::{CallerRule, Cfa, Rule};
 
@@ -56,46 +56,57 @@ pub enum Between {
 
 /// The caller's registers by a row's rule.
 pub fn step<M: Memory + ?Sized>(
+    arch: &Arch,
     frame: &Registers,
     rule: &CallerRule,
     between: Between,
     switches: &mut Switches,
     memory: &mut M,
 ) -> Result<Registers, Stop> {
-    // This machine has no register that a return address could still be in, nor signed ones.
-    if rule.ra == Rule::Same || rule.ra_signed {
+    // Some machines have no register that a return address could still be in, or sign none.
+    if (rule.ra == Rule::Same && arch.link.is_none()) || (rule.ra_signed && !arch.signs()) {
         return Err(Stop::BadRow);
     }
     let mut read =
         |address: Option<u64>| address.and_then(|a| memory.word(a)).ok_or(Stop::ReadFault);
     let cfa = match rule.cfa {
-        Cfa::Value(base, offset) => add(frame.get(base)?, offset).ok_or(Stop::CfaBad)?,
-        Cfa::At(base, offset) => read(add(frame.get(base)?, offset))?,
+        Cfa::Value(base, offset) => add(frame.get(arch, base)?, offset).ok_or(Stop::CfaBad)?,
+        Cfa::At(base, offset) => read(add(frame.get(arch, base)?, offset))?,
     };
     let cfa = match between {
         Between::Switch(more) => add(cfa, more).ok_or(Stop::CfaBad)?,
         _ => cfa,
     };
-    // Nothing of the topmost frame is on the stack where its return address is in a register: vfork(3)
-    // keeps it there across the system call.
-    let on_stack = match rule.ra {
-        Rule::Value(..) if frame.full.is_some() && cfa == frame.sp && is_aligned(cfa) => Ok(()),
-        _ => check_cfa(frame.sp, cfa),
+    let sp = cfa.checked_sub(arch.save_area).ok_or(Stop::CfaBad)?;
+    // The topmost frame may have nothing on the stack yet or any more, where its return address is in a register
+    // or in the save area of its caller. x86-64: vfork(3) keeps it in one across the system call.
+    let may_be_empty = match rule.ra {
+        Rule::Same | Rule::Value(..) => true,
+        _ => arch.save_area > 0,
     };
-    if between == Between::Call || !is_aligned(cfa) || cfa >= AMD64.user_end {
+    let on_stack = if may_be_empty && frame.full.is_some() && sp == frame.sp && arch.is_aligned(sp)
+    {
+        Ok(())
+    } else {
+        check_sp(arch, frame.sp, sp)
+    };
+    if between == Between::Call || !arch.is_aligned(sp) || cfa >= arch.user_end {
         on_stack?;
     }
-    let mut value = |rule| match rule {
-        Rule::Same => Ok(frame.fp),
+    let mut value = |rule, own| match rule {
+        Rule::Same => own,
         Rule::AtCfa(offset) => read(add(cfa, offset)),
-        Rule::At(base, offset) => read(add(frame.get(base)?, offset)),
-        Rule::Value(base, offset) => add(frame.get(base)?, offset).ok_or(Stop::BadRow),
+        Rule::At(base, offset) => read(add(frame.get(arch, base)?, offset)),
+        Rule::Value(base, offset) => add(frame.get(arch, base)?, offset).ok_or(Stop::BadRow),
     };
-    let pc = value(rule.ra)?;
-    let fp = match (value(rule.fp), rule.fp) {
+    let link = arch
+        .link
+        .map_or(Err(Stop::BadRow), |link| frame.get(arch, link));
+    let pc = value(rule.ra, link)? & arch.address_bits;
+    let fp = match (value(rule.fp, Ok(frame.fp)), rule.fp) {
         // A copy of a stack begins at the stack pointer. What a row says to be saved right below it
         // was popped by the epilogue just now: the register holds it again.
-        (Err(Stop::ReadFault), Rule::AtCfa(offset)) if is_popped(frame, add(cfa, offset)) => {
+        (Err(Stop::ReadFault), Rule::AtCfa(offset)) if is_popped(arch, frame, add(cfa, offset)) => {
             frame.fp
         }
         (fp, _) => fp?,
@@ -104,34 +115,30 @@ pub fn step<M: Memory + ?Sized>(
         return Err(Stop::ZeroReturn);
     }
     if on_stack.is_err() {
-        switches.take(pc, cfa)?;
+        switches.take(pc, sp)?;
     }
     Ok(Registers {
         pc,
-        sp: cfa,
+        sp,
         fp,
         full: None,
     })
 }
 
-/// A CFA on the same stack: aligned, above the stack pointer, and not too far.
-fn check_cfa(sp: u64, cfa: u64) -> Result<(), Stop> {
-    match cfa.checked_sub(sp) {
-        _ if !is_aligned(cfa) => Err(Stop::CfaBad),
+/// A caller's stack pointer on the same stack: aligned, above this frame's, and not too far.
+fn check_sp(arch: &Arch, sp: u64, caller: u64) -> Result<(), Stop> {
+    match caller.checked_sub(sp) {
+        _ if !arch.is_aligned(caller) => Err(Stop::CfaBad),
         None | Some(0) => Err(Stop::CfaNotAbove),
         Some(1..=MAX_FRAME_SIZE) => Ok(()),
         Some(_) => Err(Stop::CfaBad),
     }
 }
 
-fn is_aligned(cfa: u64) -> bool {
-    cfa.is_multiple_of(AMD64.word)
-}
-
 /// Whether an address lies in the red zone of the topmost frame.
-fn is_popped(frame: &Registers, address: Option<u64>) -> bool {
+fn is_popped(arch: &Arch, frame: &Registers, address: Option<u64>) -> bool {
     let below = address.and_then(|address| frame.sp.checked_sub(address));
-    frame.full.is_some() && below.is_some_and(|below| (1..=AMD64.red_zone).contains(&below))
+    frame.full.is_some() && below.is_some_and(|below| (1..=arch.red_zone).contains(&below))
 }
 
 fn add(base: u64, offset: i32) -> Option<u64> {

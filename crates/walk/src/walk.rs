@@ -55,6 +55,7 @@ pub fn walk<M: Memory + ?Sized, C: Code + ?Sized>(
         mut origin,
         mut is_return_address,
     } = start;
+    let arch = code.arch();
     let mut switches = Switches::default();
     for _ in 0..limit {
         let Registers { pc, sp, .. } = registers;
@@ -84,9 +85,10 @@ pub fn walk<M: Memory + ?Sized, C: Code + ?Sized>(
                 } else {
                     Between::Call
                 };
-                step(&registers, &rule, between, &mut switches, memory)
+                step(arch, &registers, &rule, between, &mut switches, memory)
             }
             Says::Switch { rule, add, .. } => step(
+                arch,
                 &registers,
                 &rule,
                 Between::Switch(add),
@@ -104,12 +106,13 @@ pub fn walk<M: Memory + ?Sized, C: Code + ?Sized>(
                 } else {
                     Between::Call
                 };
-                let rule = match is_return_address {
+                let rule = match is_return_address || !arch.guesses {
                     true => rule,
                     false => settled(&registers, rule, frame_pointer, code, memory),
                 };
-                step(&registers, &rule, between, &mut switches, memory)
+                step(arch, &registers, &rule, between, &mut switches, memory)
             }
+            Says::Undescribed if !arch.guesses => Err(Stop::FramePointer),
             Says::Undescribed => guess(&registers, is_return_address, code, memory),
             Says::Stop(stop) => Err(stop),
         };

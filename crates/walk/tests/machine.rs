@@ -1,6 +1,7 @@
 //! Machine states, told one by one: what is in the registers and on the stack, and what follows.
 
 use framewalk_sframe::{CallerRule, Cfa, Register, Rule, Unwind};
+use framewalk_walk::arch::FULL;
 use framewalk_walk::{
     Found, MAX_FRAME_SIZE, MAX_SWITCHES, Origin, Registers, Says, Start, Stop, walk,
 };
@@ -239,7 +240,7 @@ fn a_realigned_frame_needs_r10_and_has_it_on_top_only() {
             .row(0x1000, caller(Cfa::Value(R10, 0), Rule::Same))
             .row(0x3000, Unwind::Outermost)
     };
-    let mut full = [0; 17];
+    let mut full = [0; FULL];
     full[10] = 0x7040;
     let start = Start::topmost(Registers {
         pc: 0x1000,
@@ -264,7 +265,7 @@ fn a_realigned_frame_needs_r10_and_has_it_on_top_only() {
 #[test]
 fn rules_for_return_address_and_frame_pointer_elsewhere() {
     // PLT-like: the return address in a register, the frame pointer by value.
-    let mut full = [0; 17];
+    let mut full = [0; FULL];
     full[0] = 0x2010;
     let rule = |ra, fp| {
         Unwind::Caller(CallerRule {
@@ -340,7 +341,7 @@ fn a_copy_does_not_reach_below_the_stack_pointer() {
         pc: 0x1000,
         sp: 0x7000,
         fp: 0x7100,
-        full: Some([0; 17]),
+        full: Some([0; FULL]),
     };
     let start = Start::topmost(registers);
     assert_eq!(process().walk_from(start, 510).1, Stop::Outermost);

@@ -1,14 +1,20 @@
 //! Properties that no process, however hostile, can break.
 
 use framewalk_sframe::{CallerRule, Cfa, Register, Rule, Unwind};
+use framewalk_walk::arch::{AARCH64, AMD64, Arch, FULL, S390X};
 use framewalk_walk::{
-    Found, MAX_SWITCHES, Origin, READS_PER_FRAME, READS_PER_GUESS, Registers, Says, Start, Stop,
-    walk,
+    Code, Found, MAX_SWITCHES, Origin, READS_PER_FRAME, READS_PER_GUESS, Registers, Says, Start,
+    Stop, walk,
 };
 use proptest::prelude::*;
 
+/// Registers that rules need: as often as not those of some machine.
 fn register() -> impl Strategy<Value = Register> {
-    prop_oneof![4 => Just(Register(7)), 3 => Just(Register(6)), 1 => any::<u8>().prop_map(Register)]
+    let known = [AMD64, AARCH64, S390X].map(|arch| [arch.sp, arch.sp, arch.fp]);
+    prop_oneof![
+        7 => prop::sample::select(known.as_flattened().to_vec()),
+        1 => any::<u8>().prop_map(Register),
+    ]
 }
 
 fn offset() -> impl Strategy<Value = i32> {
@@ -63,17 +69,35 @@ fn word() -> impl Strategy<Value = u64> {
 
 const STACK: u64 = 0x7fff_0000;
 
+/// The code of a process of some machine.
+struct Program<'a>(&'static Arch, &'a [Says]);
+
+impl Code for Program<'_> {
+    type Place = u64;
+
+    fn arch(&self) -> &'static Arch {
+        self.0
+    }
+
+    fn find(&mut self, pc: u64) -> Found<u64> {
+        let says = self.1[pc as usize % self.1.len()];
+        Found { place: pc, says }
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_walk_ends_and_climbs(
+        arch in prop::sample::select(vec![&AMD64, &AARCH64, &S390X]),
         code in prop::collection::vec(says(), 1..8),
         stack in prop::collection::vec(word(), 256),
         (pc, sp, fp) in (word(), word(), word()),
-        full in prop::option::of(prop::array::uniform17(word())),
+        full in prop::option::of(prop::collection::vec(word(), FULL)),
         limit in 0usize..600,
     ) {
+        let full: Option<[u64; FULL]> = full.map(|all| all.try_into().unwrap());
         let mut reads = 0;
         let mut memory = |address: u64| {
             reads += 1;
@@ -83,10 +107,10 @@ proptest! {
             };
             (index % 8 == 0).then(|| stack.get(index as usize / 8).copied())?
         };
-        let mut find = |pc: u64| Found { place: pc, says: code[pc as usize % code.len()] };
+        let mut program = Program(arch, &code);
         let mut frames = Vec::new();
         let start = Start::topmost(Registers { pc, sp, fp, full });
-        let stop = walk(start, limit, &mut memory, &mut find, |frame| frames.push(frame));
+        let stop = walk(start, limit, &mut memory, &mut program, |frame| frames.push(frame));
 
         prop_assert!(frames.len() <= limit);
         prop_assert!(reads <= READS_PER_FRAME.max(READS_PER_GUESS) * frames.len());
@@ -97,6 +121,8 @@ proptest! {
         let mut switches = 0;
         for (depth, pair) in frames.windows(2).enumerate() {
             prop_assert!(pair[1].pc != 0);
+            prop_assert_eq!(pair[1].pc & arch.address_bits, pair[1].pc);
+            prop_assert!(pair[1].origin != Origin::FramePointer || arch.guesses);
             // Only signal rows have this origin here.
             let signal = pair[1].origin == Origin::Announced;
             prop_assert_eq!(signal, !pair[1].is_return_address);
@@ -106,7 +132,8 @@ proptest! {
                 prop_assert!(signal);
                 switches += 1;
             }
-            prop_assert_eq!(pair[1].sp % 8, 0);
+            prop_assert_eq!(pair[1].sp % arch.word, 0);
+            prop_assert!(pair[1].sp.checked_add(arch.save_area).is_some());
         }
         prop_assert!(switches <= MAX_SWITCHES);
         match stop {

@@ -6,6 +6,7 @@ use super::{Names, convert, deliver};
 use crate::processes::{Mappings, Objects, ProcessCode, StackCopy, Tables, finish};
 use crate::sample::Sample;
 use framewalk_kernel::{SampleRecord, StackRecord};
+use framewalk_walk::arch::FULL;
 use framewalk_walk::registry::Announced;
 use framewalk_walk::{Origin, Registers, Start, Stop};
 use std::collections::{BTreeMap, HashMap};
@@ -120,7 +121,7 @@ impl Unfinished {
                 .registers
                 .filter(|_| resume.top)
                 .map(|general| {
-                    let mut full = [resume.pc; 17];
+                    let mut full = [resume.pc; FULL];
                     full[..16].copy_from_slice(&general);
                     full
                 });

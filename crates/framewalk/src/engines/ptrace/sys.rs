@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use framewalk_walk::Registers;
+use framewalk_walk::arch::FULL;
 use std::io;
 use std::mem::{MaybeUninit, offset_of, size_of};
 use std::ptr::null_mut;
@@ -88,10 +89,11 @@ pub(super) fn registers(tid: u32) -> io::Result<Option<Registers>> {
         return Ok(None);
     };
     // By DWARF number (AMD64 psABI figure 3.36).
-    let full = [
+    let mut full = [0; FULL];
+    full[..17].copy_from_slice(&[
         r.rax, r.rdx, r.rcx, r.rbx, r.rsi, r.rdi, r.rbp, r.rsp, r.r8, r.r9, r.r10, r.r11, r.r12,
         r.r13, r.r14, r.r15, r.rip,
-    ];
+    ]);
     Ok(Some(Registers {
         pc: r.rip,
         sp: r.rsp,

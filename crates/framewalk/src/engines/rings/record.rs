@@ -6,6 +6,7 @@
 
 use crate::processes::Device;
 use framewalk_walk::Registers;
+use framewalk_walk::arch::FULL;
 use perf_event_open_sys::bindings as sys;
 
 /// The user registers asked for: AX BX CX DX SI DI BP SP IP and R8 to R15, by their numbers in
@@ -186,13 +187,12 @@ fn sample(mut body: Cursor<'_>) -> Option<RawSample<'_>> {
     let user = match u32::try_from(body.u64()?).ok()? {
         sys::PERF_SAMPLE_REGS_ABI_NONE => User::None,
         abi => {
-            let mut full = [0; 17];
+            let mut full = [0; FULL];
             for number in DWARF {
                 *full.get_mut(number)? = body.u64()?;
             }
-            let [.., pc] = full;
             let registers = Registers {
-                pc,
+                pc: full[16],
                 sp: full[7],
                 fp: full[6],
                 full: Some(full),
