@@ -121,7 +121,7 @@ fn section_of(path: &str) -> Option<Vec<u8>> {
 fn writable() {
     let (mut files, mut with_sframe, mut writable) = (0, 0, Vec::new());
     for path in elf::files(PROGRAMS) {
-        if !elf::is_linked_amd64(&path).unwrap_or(false) {
+        if !matches!(elf::linked_for(&path), Ok(Some(Arch::Amd64))) {
             continue;
         }
         let Ok(data) = fs::read(&path) else { continue };

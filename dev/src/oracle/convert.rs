@@ -87,7 +87,7 @@ impl Totals {
     }
 }
 
-/// Runs the oracle over all linked AMD64 files below the paths.
+/// Runs the oracle over all linked files of the machines that SFrame knows, below the paths.
 pub(crate) fn run(paths: &[&str]) -> ExitCode {
     let paths = if paths.is_empty() {
         &["/usr/bin", "/usr/lib"]
@@ -123,15 +123,15 @@ fn cpu_time() -> Duration {
 }
 
 fn file(path: &Path, totals: &mut Totals) {
-    match elf::is_linked_amd64(path) {
-        Ok(true) => {}
-        Ok(false) => return,
+    let arch = match elf::linked_for(path) {
+        Ok(Some(arch)) => arch,
+        Ok(None) => return,
         Err(e) => {
             eprintln!("{}: {e}, passed over", path.display());
             totals.unreadable += 1;
             return;
         }
-    }
+    };
     let data = match fs::read(path) {
         Ok(data) => data,
         Err(e) => {
@@ -154,7 +154,7 @@ fn file(path: &Path, totals: &mut Totals) {
     totals.files += 1;
 
     let begun = cpu_time();
-    let conversion = convert::eh_frame(EhFrame::new(eh_frame.bytes, eh_frame.address, Arch::Amd64));
+    let conversion = convert::eh_frame(EhFrame::new(eh_frame.bytes, eh_frame.address, arch));
     totals.converting += cpu_time().saturating_sub(begun);
     totals.entries += conversion.entries;
     totals.functions += conversion.functions.len() as u64;
@@ -166,7 +166,7 @@ fn file(path: &Path, totals: &mut Totals) {
     totals.refused.merge(&conversion.refused);
 
     let begun = cpu_time();
-    let mut builder = Builder::new(Arch::Amd64);
+    let mut builder = Builder::new(arch);
     builder.extend(conversion.functions);
     let written = builder.finish(eh_frame.address);
     totals.writing += cpu_time().saturating_sub(begun);
@@ -180,7 +180,7 @@ fn file(path: &Path, totals: &mut Totals) {
         totals.mismatch(|| format!("{}: written section: {finding}", path.display()));
     }
     match Section::parse(&written, eh_frame.address) {
-        Ok(section) => compare(path, &section, &eh_frame, &conversion.refused, totals),
+        Ok(section) => compare(path, arch, &section, &eh_frame, &conversion.refused, totals),
         Err(e) => totals.mismatch(|| format!("{}: cannot be read back: {e}", path.display())),
     }
 }
@@ -188,6 +188,7 @@ fn file(path: &Path, totals: &mut Totals) {
 /// Asks at the first, second and last byte of each of gimli's rows, and around its entries.
 fn compare(
     path: &Path,
+    arch: Arch,
     section: &Section<'_>,
     eh_frame: &elf::Bytes<'_>,
     refused: &Refused,
@@ -195,7 +196,7 @@ fn compare(
 ) {
     let overlapping = refused.get(Refusal::Overlap).functions > 0;
     let mut absent = 0;
-    let (mut ranges, unread) = truth::each_row(eh_frame.bytes, eh_frame.address, |row| {
+    let (mut ranges, unread) = truth::each_row(arch, eh_frame.bytes, eh_frame.address, |row| {
         let mut missing = false;
         let last = row.end - 1;
         let places = [row.start, (row.start + 1).min(last), last];
@@ -216,7 +217,7 @@ fn compare(
                 continue;
             };
             for seed in SEEDS {
-                let state = State::new(seed, pc);
+                let state = State::new(arch, seed, pc);
                 let (ours, theirs) = (state.apply(&found.row.unwind), row.apply(&state));
                 if theirs != Some(ours) && !overlapping {
                     totals.mismatch(|| {
@@ -312,7 +313,7 @@ fn report(totals: &Totals) -> ExitCode {
         println!("mismatch: {text}");
     }
     if totals.files == 0 {
-        eprintln!("no linked AMD64 file with .eh_frame found");
+        eprintln!("no linked file of a known machine with .eh_frame found");
         return ExitCode::FAILURE;
     }
     if totals.mismatches > 0 || share >= MOST_REFUSED {

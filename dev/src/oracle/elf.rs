@@ -1,5 +1,6 @@
 //! The sections of ELF files that the oracles are about.
 
+use framewalk_sframe::Arch;
 use object::Endianness;
 use object::elf;
 use object::read::elf::{FileHeader, SectionHeader};
@@ -13,7 +14,7 @@ pub(crate) struct Bytes<'a> {
     pub(crate) address: u64,
 }
 
-/// The unwind sections of a linked ELF64 file of AMD64.
+/// The unwind sections of a linked ELF64 file.
 #[derive(Default)]
 pub(crate) struct Sections<'a> {
     pub(crate) eh_frame: Option<Bytes<'a>>,
@@ -21,29 +22,34 @@ pub(crate) struct Sections<'a> {
     pub(crate) sframe: Option<Bytes<'a>>,
 }
 
-/// Whether a file begins as a linked little-endian ELF64 file of AMD64 does.
-pub(crate) fn is_linked_amd64(path: &Path) -> io::Result<bool> {
+/// The machine of a linked ELF64 file, by how it begins; none if it is anything else.
+pub(crate) fn linked_for(path: &Path) -> io::Result<Option<Arch>> {
     let mut head = [0u8; 20];
     let mut file = fs::File::open(path)?;
     match file.read_exact(&mut head) {
         Ok(()) => {}
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(e) => return Err(e),
     }
-    let word = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
-    let elf64 = head.starts_with(&[
-        0x7f,
-        b'E',
-        b'L',
-        b'F',
-        elf::ELFCLASS64.0,
-        elf::ELFDATA2LSB.0,
-    ]);
-    Ok(
-        elf64
-            && [elf::ET_EXEC.0, elf::ET_DYN.0].contains(&word(16))
-            && word(18) == elf::EM_X86_64.0,
-    )
+    let [0x7f, b'E', b'L', b'F', class, data, ..] = head else {
+        return Ok(None);
+    };
+    let big_endian = data == elf::ELFDATA2MSB.0;
+    let word = |at: usize| match big_endian {
+        true => u16::from_be_bytes([head[at], head[at + 1]]),
+        false => u16::from_le_bytes([head[at], head[at + 1]]),
+    };
+    if class != elf::ELFCLASS64.0 || ![elf::ET_EXEC.0, elf::ET_DYN.0].contains(&word(16)) {
+        return Ok(None);
+    }
+    let machine = elf::Machine(word(18));
+    Ok(match (machine, big_endian) {
+        (elf::EM_X86_64, false) => Some(Arch::Amd64),
+        (elf::EM_AARCH64, false) => Some(Arch::Aarch64),
+        (elf::EM_AARCH64, true) => Some(Arch::Aarch64Be),
+        (elf::EM_S390, true) => Some(Arch::S390x),
+        _ => None,
+    })
 }
 
 /// Finds the unwind sections.

@@ -3,12 +3,13 @@
 //! Registers and memory hold numbers that depend on a seed and on nothing else, so two rules that
 //! give the same numbers for several seeds say the same.
 
-use framewalk_sframe::{CallerRule, Cfa, Register, Rule, Unwind};
+use framewalk_sframe::{Arch, CallerRule, Cfa, Machine, Register, Rule, Unwind};
 
 /// A state at a pc.
 #[derive(Clone, Copy)]
 pub(crate) struct State {
     seed: u64,
+    pub(crate) machine: &'static Machine,
     pub(crate) pc: u64,
 }
 
@@ -16,16 +17,21 @@ pub(crate) struct State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Outermost,
-    Caller { cfa: u64, ra: u64, fp: u64 },
+    Caller {
+        cfa: u64,
+        ra: u64,
+        fp: u64,
+        ra_signed: bool,
+    },
 }
 
-/// DWARF numbers of AMD64 (psABI figure 3.36).
-pub(crate) const RBP: u8 = 6;
-pub(crate) const RIP: u8 = 16;
-
 impl State {
-    pub(crate) fn new(seed: u64, pc: u64) -> State {
-        State { seed, pc }
+    pub(crate) fn new(arch: Arch, seed: u64, pc: u64) -> State {
+        State {
+            seed,
+            machine: arch.machine(),
+            pc,
+        }
     }
 
     fn mix(&self, kind: u64, value: u64) -> u64 {
@@ -37,7 +43,8 @@ impl State {
     }
 
     pub(crate) fn register(&self, number: u16) -> u64 {
-        if number == u16::from(RIP) {
+        // Where calls push it, the return address column is no register but the pc.
+        if self.machine.fixed_ra != 0 && number == u16::from(self.machine.ra.0) {
             self.pc
         } else {
             self.mix(1, u64::from(number))
@@ -50,7 +57,13 @@ impl State {
 
     /// What a row of ours says.
     pub(crate) fn apply(&self, unwind: &Unwind) -> Outcome {
-        let Unwind::Caller(CallerRule { cfa, ra, fp, .. }) = *unwind else {
+        let Unwind::Caller(CallerRule {
+            cfa,
+            ra,
+            fp,
+            ra_signed,
+        }) = *unwind
+        else {
             return Outcome::Outermost;
         };
         let at = |register: Register, offset: i32| {
@@ -61,16 +74,17 @@ impl State {
             Cfa::Value(register, offset) => at(register, offset),
             Cfa::At(register, offset) => self.memory(at(register, offset)),
         };
-        let rule = |rule: Rule, own: u8| match rule {
-            Rule::Same => self.register(u16::from(own)),
+        let rule = |rule: Rule, own: Register| match rule {
+            Rule::Same => self.register(u16::from(own.0)),
             Rule::AtCfa(offset) => self.memory(cfa.wrapping_add_signed(i64::from(offset))),
             Rule::At(register, offset) => self.memory(at(register, offset)),
             Rule::Value(register, offset) => at(register, offset),
         };
         Outcome::Caller {
             cfa,
-            ra: rule(ra, RIP),
-            fp: rule(fp, RBP),
+            ra: rule(ra, self.machine.ra),
+            fp: rule(fp, self.machine.fp),
+            ra_signed,
         }
     }
 }

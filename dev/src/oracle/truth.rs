@@ -1,13 +1,14 @@
 //! What gimli says about a file's frames, by its own iteration and its own expression evaluator.
 
-use super::machine::{Outcome, RBP, RIP, State};
+use super::machine::{Outcome, State};
+use framewalk_sframe::Arch;
 use gimli::{
-    BaseAddresses, CfaRule, CieOrFde, EhFrame, Encoding, EndianSlice, EvaluationResult, Format,
-    LittleEndian, Location, Register, RegisterRule, UnwindContext, UnwindExpression, UnwindSection,
-    UnwindTableRow, Value,
+    AArch64, BaseAddresses, CfaRule, CieOrFde, EhFrame, Encoding, EndianSlice, EvaluationResult,
+    Format, Location, Register, RegisterRule, RunTimeEndian, UnwindContext, UnwindExpression,
+    UnwindSection, UnwindTableRow, Value, Vendor,
 };
 
-type Slice<'a> = EndianSlice<'a, LittleEndian>;
+type Slice<'a> = EndianSlice<'a, RunTimeEndian>;
 
 const ENCODING: Encoding = Encoding {
     address_size: 8,
@@ -33,12 +34,20 @@ pub(crate) struct Range {
 /// Calls back for every row of every entry; answers the entries' ranges, and how many entries gimli
 /// could not read.
 pub(crate) fn each_row<'a>(
+    arch: Arch,
     bytes: &'a [u8],
     address: u64,
     mut each: impl FnMut(TrueRow<'_, 'a>),
 ) -> (Vec<Range>, u64) {
-    let mut section = EhFrame::new(bytes, LittleEndian);
+    let endian = match arch.machine().big_endian {
+        true => RunTimeEndian::Big,
+        false => RunTimeEndian::Little,
+    };
+    let mut section = EhFrame::new(bytes, endian);
     section.set_address_size(8);
+    if matches!(arch, Arch::Aarch64 | Arch::Aarch64Be) {
+        section.set_vendor(Vendor::AArch64);
+    }
     let bases = BaseAddresses::default().set_eh_frame(address);
     let mut context = UnwindContext::new();
     let mut ranges = Vec::new();
@@ -98,7 +107,13 @@ impl TrueRow<'_, '_> {
     /// What the row makes of a state; `None` where gimli cannot tell.
     pub(crate) fn apply(&self, state: &State) -> Option<Outcome> {
         let rule = |number: u8| self.row.register(Register(u16::from(number)));
-        if matches!(rule(RIP), Some(RegisterRule::Undefined)) {
+        let (ra, fp) = (state.machine.ra.0, state.machine.fp.0);
+        let ra_signed = state.machine.sp.0 == AArch64::SP.0 as u8
+            && matches!(
+                self.row.register(AArch64::RA_SIGN_STATE),
+                Some(RegisterRule::Constant(1))
+            );
+        if matches!(rule(ra), Some(RegisterRule::Undefined)) {
             return Some(Outcome::Outermost);
         }
         let cfa = match self.row.cfa() {
@@ -125,8 +140,9 @@ impl TrueRow<'_, '_> {
         };
         Some(Outcome::Caller {
             cfa,
-            ra: value(RIP)?,
-            fp: value(RBP)?,
+            ra: value(ra)?,
+            fp: value(fp)?,
+            ra_signed,
         })
     }
 
