@@ -1,0 +1,4 @@
+//! Programs run instruction by instruction, and walks compared with the calls that were seen.
+
+pub mod machine;
+pub mod shadow;
