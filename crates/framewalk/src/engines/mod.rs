@@ -11,7 +11,7 @@ mod perf_event;
 pub mod ptrace;
 mod rings;
 
-pub use open::{Kind, Mode, open};
+pub use open::{Kind, Mode, open, open_at_switches};
 
 use crate::processes::Objects;
 use crate::sample::Sample;

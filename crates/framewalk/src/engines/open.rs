@@ -1,5 +1,6 @@
 //! Which engines there are, and how one is opened.
 
+use super::kernel::Tick;
 use super::{Engine, Settings, Target, Unavailable};
 
 /// The engines, best first.
@@ -60,8 +61,19 @@ pub fn open(
     settings: Settings,
 ) -> Result<Box<dyn Engine>, Unavailable> {
     match kind {
-        Kind::Kernel => super::kernel::open(mode, target, settings),
+        Kind::Kernel => {
+            super::kernel::open(mode, target, Tick::Clock(settings.frequency), settings)
+        }
         Kind::Perf => Ok(Box::new(super::perf::Perf::open(target, settings)?)),
         Kind::Ptrace => Ok(Box::new(super::ptrace::Ptrace::open(target, settings)?)),
     }
+}
+
+/// Opens the kernel engine so that it walks at once whenever a thread leaves its CPU, by sleeping or otherwise. A thread
+/// that a tracer steps does so at each instruction: the kernel's walk can be compared there with other walks.
+pub fn open_at_switches(
+    target: &Target,
+    settings: Settings,
+) -> Result<Box<dyn Engine>, Unavailable> {
+    super::kernel::open(Mode::Immediate, target, Tick::Switch, settings)
 }

@@ -4,11 +4,22 @@ use super::super::rings::events;
 use super::super::{Target, Unavailable, perf_event};
 use crate::processes::task;
 use framewalk_kernel::Sampler;
-use perf_event_open_sys::bindings::{PERF_COUNT_SW_CPU_CLOCK, PERF_TYPE_SOFTWARE, perf_event_attr};
+use perf_event_open_sys::bindings::{
+    PERF_COUNT_SW_CONTEXT_SWITCHES, PERF_COUNT_SW_CPU_CLOCK, PERF_TYPE_SOFTWARE, perf_event_attr,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+
+/// When to sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engines) enum Tick {
+    /// So often per second and CPU of running threads.
+    Clock(u32),
+    /// Whenever a thread leaves its CPU: a thread that is stepped does at each instruction.
+    Switch,
+}
 
 /// The sampling clock of a recording.
 #[derive(Default)]
@@ -26,16 +37,24 @@ impl Clock {
     /// Opens the events, stopped, with the sampler on each.
     pub(super) fn open(
         target: &Target,
-        frequency: u32,
+        tick: Tick,
         sampler: &mut Sampler,
     ) -> Result<Clock, Unavailable> {
         let mut attr = perf_event_attr {
             type_: PERF_TYPE_SOFTWARE,
-            config: PERF_COUNT_SW_CPU_CLOCK.into(),
             ..Default::default()
         };
-        attr.__bindgen_anon_1.sample_freq = frequency.into();
-        attr.set_freq(1);
+        match tick {
+            Tick::Clock(frequency) => {
+                attr.config = PERF_COUNT_SW_CPU_CLOCK.into();
+                attr.__bindgen_anon_1.sample_freq = frequency.into();
+                attr.set_freq(1);
+            }
+            Tick::Switch => {
+                attr.config = PERF_COUNT_SW_CONTEXT_SWITCHES.into();
+                attr.__bindgen_anon_1.sample_period = 1;
+            }
+        }
         attr.set_disabled(1);
         let mut clock = Clock::default();
         let mut where_to = Vec::new();

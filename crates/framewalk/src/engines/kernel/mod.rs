@@ -16,6 +16,7 @@ use crate::processes::{Backing, Device, NewMapping, Objects};
 use crate::sample::{Frame, ObjectId, Place, Sample};
 use announced::Announcements;
 use clock::Clock;
+pub(super) use clock::Tick;
 use following::Following;
 use framewalk_kernel::{
     self as kernel, FramePlace, Key, Mode, Options, Record, SampleRecord, Sampler, WantRecord,
@@ -57,6 +58,7 @@ struct KernelEngine {
 pub(super) fn open(
     mode: super::Mode,
     target: &Target,
+    tick: Tick,
     settings: Settings,
 ) -> Result<Box<dyn Engine>, Unavailable> {
     let mode = match mode {
@@ -82,7 +84,7 @@ pub(super) fn open(
         },
     })?;
     let following = Following::open(target, settings)?;
-    let clock = Clock::open(target, settings.frequency, &mut sampler)?;
+    let clock = Clock::open(target, tick, &mut sampler)?;
     Ok(Box::new(KernelEngine {
         sampler,
         clock,
