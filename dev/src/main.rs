@@ -74,8 +74,8 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "oracle",
-        arguments: "convert [PATH...] | readelf FILE...",
-        help: "compare conversions with gimli, sections with readelf",
+        arguments: "convert [PATH...] | readelf FILE... | step [PROGRAM...]",
+        help: "compare conversions with gimli, sections with readelf, walks with what stepping saw",
         run: oracle::run,
     },
 ];

@@ -1,6 +1,10 @@
 //! Programs run instruction by instruction, and walks compared with the calls that were seen.
 
+#[cfg(target_arch = "x86_64")]
+pub mod amd64;
 pub mod gdb;
+pub mod judge;
 pub mod link;
 pub mod machine;
+pub mod programs;
 pub mod shadow;

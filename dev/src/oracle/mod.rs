@@ -6,15 +6,22 @@ mod machine;
 mod readelf;
 mod truth;
 
+use crate::run;
 use std::process::ExitCode;
 
-/// `oracle convert [PATH...]`, `oracle readelf FILE...`.
+/// `oracle convert [PATH...]`, `oracle readelf FILE...`, `oracle step [--boundaries N] [PROGRAM...]`.
 pub(crate) fn run(words: &[&str]) -> ExitCode {
     match words {
         ["convert", paths @ ..] => convert::run(paths),
         ["readelf", files @ ..] if !files.is_empty() => readelf::run(files),
+        ["step", words @ ..] => {
+            let stepper = ["run", "--release", "--package", "framewalk-oracle", "--"];
+            run::exit(run::cargo(&[&stepper, words].concat()))
+        }
         _ => {
-            eprintln!("usage: oracle convert [PATH...] | oracle readelf FILE...");
+            eprintln!(
+                "usage: oracle convert [PATH...] | readelf FILE... | step [--boundaries N] [PROGRAM...]"
+            );
             ExitCode::from(2)
         }
     }
