@@ -16,7 +16,7 @@ pub(crate) fn run(words: &[&str]) -> ExitCode {
         ["readelf", files @ ..] if !files.is_empty() => readelf::run(files),
         ["step", words @ ..] => {
             let stepper = ["run", "--release", "--package", "framewalk-oracle", "--"];
-            run::exit(run::cargo(&[&stepper, words].concat()))
+            run::exit(run::cargo(&[&stepper[..], words].concat()))
         }
         _ => {
             eprintln!(
