@@ -7,6 +7,7 @@ use crate::machine::{Boundary, Event, Machine};
 use crate::shadow::Did;
 use decode::Decoded;
 use framewalk_walk::Registers;
+use framewalk_walk::arch::FULL;
 use libc::user_regs_struct;
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -323,10 +324,11 @@ fn group(tid: i32) -> Option<u32> {
 
 /// By DWARF number (AMD64 psABI figure 3.36).
 fn registers(r: &user_regs_struct) -> Registers {
-    let full = [
+    let mut full = [0; FULL];
+    full[..17].copy_from_slice(&[
         r.rax, r.rdx, r.rcx, r.rbx, r.rsi, r.rdi, r.rbp, r.rsp, r.r8, r.r9, r.r10, r.r11, r.r12,
         r.r13, r.r14, r.r15, r.rip,
-    ];
+    ]);
     Registers {
         pc: r.rip,
         sp: r.rsp,
