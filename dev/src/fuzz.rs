@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-const TARGETS: &[&str] = &["area"];
+const TARGETS: &[&str] = &["area", "convert", "section", "walk"];
 const SECONDS: &str = "60";
 const MANIFEST: &str = "fuzz/Cargo.toml";
 
@@ -24,6 +24,8 @@ const FLAGS: &[&str] = &[
 
 /// Longer inputs find nothing that shorter ones do not.
 const LONGEST: &str = "-max_len=4096";
+/// What one input may take: seconds, and MiB of memory.
+const BOUNDS: [&str; 2] = ["-timeout=10", "-rss_limit_mb=1024"];
 
 /// Checks the targets, and what is in them, without libFuzzer.
 const CLIPPY: &[&str] = &[
@@ -96,6 +98,7 @@ fn fuzz(target: &str, seconds: &str) -> Result<(), String> {
     let mut command = Command::new(program);
     command
         .args([LONGEST, "-print_final_stats=1"])
+        .args(BOUNDS)
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
         .arg(&corpus)

@@ -1,28 +1,55 @@
 //! What the fuzz targets do with the fuzzer's bytes. The targets themselves (`targets`) are glue; what has to hold is
-//! said by the oracle that the property tests of the announce crate use, too.
+//! said by the oracles that the property tests of the crates use, too.
 
 mod area;
+#[path = "../../crates/sframe/tests/hostile/mod.rs"]
+mod hostile;
 #[path = "../../crates/announce/tests/looker/mod.rs"]
 mod looker;
+#[path = "../../crates/walk/tests/hostile/mod.rs"]
+mod process;
+mod section;
+mod walk;
 
 pub use area::area;
+pub use section::{convert, section};
+pub use walk::walk;
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
     /// Without the fuzzer: what it once found interesting stays harmless.
-    #[test]
-    fn the_corpus_passes() {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus/area");
+    fn replay(target: &str, run: fn(&[u8])) {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
         let mut files = 0;
-        for file in std::fs::read_dir(corpus).unwrap() {
+        for file in std::fs::read_dir(corpus.join(target)).unwrap() {
             let path = file.unwrap().path();
             // A failure says which.
             println!("{}", path.display());
-            super::area(&std::fs::read(path).unwrap());
+            run(&std::fs::read(path).unwrap());
             files += 1;
         }
         assert!(files > 0);
+    }
+
+    #[test]
+    fn the_corpus_of_areas_passes() {
+        replay("area", super::area);
+    }
+
+    #[test]
+    fn the_corpus_of_sections_passes() {
+        replay("section", super::section);
+    }
+
+    #[test]
+    fn the_corpus_of_conversions_passes() {
+        replay("convert", super::convert);
+    }
+
+    #[test]
+    fn the_corpus_of_walks_passes() {
+        replay("walk", super::walk);
     }
 }

@@ -1,5 +1,7 @@
 //! What holds for all sections, whoever wrote them.
 
+mod hostile;
+
 use framewalk_sframe::{
     Arch, Builder, CallerRule, Cfa, FunctionRows, Pc, Register, Row, Rule, Section, Unwind, check,
 };
@@ -145,41 +147,6 @@ fn linear(functions: &[FunctionRows], pc: u64) -> Option<(bool, Unwind)> {
     Some((function.signal, row.unwind))
 }
 
-/// Reads everything that can be read, the way walkers and table builders do.
-fn exercise(bytes: &[u8], address: u64) {
-    let report = check(bytes, address);
-    let Ok(section) = Section::parse(bytes, address) else {
-        assert!(!report.is_sound());
-        return;
-    };
-    let mut faults = false;
-    // The work is bounded by the row area per function, which the mutations keep small.
-    for function in section.functions() {
-        let Ok(function) = function else {
-            faults = true;
-            continue;
-        };
-        let mut rows = 0u64;
-        for row in function.rows() {
-            faults |= row.is_err();
-            rows += 1;
-        }
-        // Each row takes at least two bytes; one more may stand for the error.
-        assert!(rows <= bytes.len() as u64 / 2 + 1);
-        for pc in [
-            function.start,
-            function.start.wrapping_add(u64::from(function.size) / 2),
-            function.end(),
-        ] {
-            let _ = section.lookup(pc);
-            let _ = function.row_at(pc);
-        }
-    }
-    // What the reader meets, the check lists.
-    assert!(!faults || !report.is_sound());
-    let _ = (section.span(), section.text().to_string());
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -232,8 +199,18 @@ proptest! {
     }
 
     #[test]
+    fn what_is_written_holds(functions in program(), limit in 1..6usize) {
+        hostile::section(&write(&functions, 0x40_0000, limit), 0x40_0000);
+    }
+
+    #[test]
+    fn any_call_frame_information_converts(bytes in prop::collection::vec(any::<u8>(), 0..200), address: u64) {
+        hostile::eh_frame(&bytes, address, Arch::Amd64);
+    }
+
+    #[test]
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), address: u64) {
-        exercise(&bytes, address);
+        hostile::section(&bytes, address);
     }
 
     /// A plausible header in front of noise gets further than noise alone.
@@ -257,7 +234,7 @@ proptest! {
             bytes.extend(if big { word.to_be_bytes() } else { word.to_le_bytes() });
         }
         bytes.extend(noise);
-        exercise(&bytes, address);
+        hostile::section(&bytes, address);
     }
 
     #[test]
@@ -275,7 +252,7 @@ proptest! {
         if let Some(cut) = cut {
             bytes.truncate(cut.index(bytes.len()));
         }
-        exercise(&bytes, address);
+        hostile::section(&bytes, address);
     }
 
     /// Header and attributes are where a changed byte does most.
@@ -283,7 +260,7 @@ proptest! {
     fn mutated_headers_never_panic(functions in program(), at in 0..28usize, value: u8, address: u64) {
         let mut bytes = write(&functions, 0, usize::MAX);
         bytes[at] = value;
-        exercise(&bytes, address);
+        hostile::section(&bytes, address);
     }
 }
 

@@ -1,11 +1,11 @@
 //! Properties that no process, however hostile, can break.
 
+mod hostile;
+
 use framewalk_sframe::{CallerRule, Cfa, Register, Rule, Unwind};
-use framewalk_walk::arch::{AARCH64, AMD64, Arch, FULL, S390X};
-use framewalk_walk::{
-    Code, Found, MAX_SWITCHES, Origin, READS_PER_FRAME, READS_PER_GUESS, Registers, Says, Start,
-    Stop, walk,
-};
+use framewalk_walk::arch::{AARCH64, AMD64, FULL, S390X};
+use framewalk_walk::{Origin, Says, Stop};
+use hostile::{Process, STACK};
 use proptest::prelude::*;
 
 /// Registers that rules need: as often as not those of some machine.
@@ -67,24 +67,6 @@ fn word() -> impl Strategy<Value = u64> {
     ]
 }
 
-const STACK: u64 = 0x7fff_0000;
-
-/// The code of a process of some machine.
-struct Program<'a>(&'static Arch, &'a [Says]);
-
-impl Code for Program<'_> {
-    type Place = u64;
-
-    fn arch(&self) -> &'static Arch {
-        self.0
-    }
-
-    fn find(&mut self, pc: u64) -> Found<u64> {
-        let says = self.1[pc as usize % self.1.len()];
-        Found { place: pc, says }
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -97,53 +79,7 @@ proptest! {
         full in prop::option::of(prop::collection::vec(word(), FULL)),
         limit in 0usize..600,
     ) {
-        let full: Option<[u64; FULL]> = full.map(|all| all.try_into().unwrap());
-        let mut reads = 0;
-        let mut memory = |address: u64| {
-            reads += 1;
-            let Some(index) = address.checked_sub(STACK) else {
-                // Code, as far as its bytes matter.
-                return Some(if address.is_multiple_of(3) { 0xe8 << 24 } else { address << 8 });
-            };
-            (index % 8 == 0).then(|| stack.get(index as usize / 8).copied())?
-        };
-        let mut program = Program(arch, &code);
-        let mut frames = Vec::new();
-        let start = Start::topmost(Registers { pc, sp, fp, full });
-        let stop = walk(start, limit, &mut memory, &mut program, |frame| frames.push(frame));
-
-        prop_assert!(frames.len() <= limit);
-        prop_assert!(reads <= READS_PER_FRAME.max(READS_PER_GUESS) * frames.len());
-        prop_assert_eq!(limit == 0, frames.is_empty());
-        if let Some(first) = frames.first() {
-            prop_assert_eq!((first.pc, first.sp, first.origin), (pc, sp, Origin::Registers));
-        }
-        let mut switches = 0;
-        for (depth, pair) in frames.windows(2).enumerate() {
-            prop_assert!(pair[1].pc != 0);
-            prop_assert_eq!(pair[1].pc & arch.address_bits, pair[1].pc);
-            prop_assert!(pair[1].origin != Origin::FramePointer || arch.guesses);
-            // Only signal rows have this origin here.
-            let signal = pair[1].origin == Origin::Announced;
-            prop_assert_eq!(signal, !pair[1].is_return_address);
-            // Only the topmost frame may have nothing on the stack, where all its registers are known.
-            let empty = depth == 0 && full.is_some() && pair[1].sp == pair[0].sp;
-            if pair[1].sp <= pair[0].sp && !empty {
-                prop_assert!(signal);
-                switches += 1;
-            }
-            prop_assert_eq!(pair[1].sp % arch.word, 0);
-            prop_assert!(pair[1].sp.checked_add(arch.save_area).is_some());
-        }
-        prop_assert!(switches <= MAX_SWITCHES);
-        match stop {
-            Stop::Limit => prop_assert_eq!(frames.len(), limit),
-            Stop::Outermost => {
-                let last = frames.last().map(|frame| code[frame.place as usize % code.len()]);
-                let outermost = matches!(last, Some(Says::Row { unwind: Unwind::Outermost, .. }));
-                prop_assert!(outermost);
-            }
-            _ => {}
-        }
+        let full = full.map(|all| all.try_into().unwrap());
+        Process { arch, code, stack, pc, sp, fp, full, limit }.ends_and_climbs();
     }
 }

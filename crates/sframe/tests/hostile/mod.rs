@@ -1,0 +1,143 @@
+//! What has to hold for whatever bytes are alleged to be a section. Property tests and fuzz targets ask the same.
+
+use framewalk_sframe::convert::{self, EhFrame};
+use framewalk_sframe::{Arch, Builder, FunctionRows, Pc, Row, Section, WriteError, check};
+
+/// Places asked about per section: the work of an input stays bounded.
+const MOST_PLACES: usize = 1 << 10;
+
+/// Reads everything that can be read, the way walkers and table builders do.
+pub(crate) fn section(bytes: &[u8], address: u64) {
+    let report = check(bytes, address);
+    let Ok(section) = Section::parse(bytes, address) else {
+        assert!(!report.is_sound());
+        return;
+    };
+    let mut faults = false;
+    // The work is bounded by the row area per function, which the mutations keep small.
+    for function in section.functions() {
+        let Ok(function) = function else {
+            faults = true;
+            continue;
+        };
+        let mut rows = 0u64;
+        for row in function.rows() {
+            faults |= row.is_err();
+            rows += 1;
+        }
+        // Each row takes at least two bytes; one more may stand for the error.
+        assert!(rows <= bytes.len() as u64 / 2 + 1);
+        for pc in [
+            function.start,
+            function.start.wrapping_add(u64::from(function.size) / 2),
+            function.end(),
+        ] {
+            let found = section.lookup(pc);
+            assert!(!matches!(found, Ok(Some(found)) if !found.function.contains(pc)));
+            let _ = function.row_at(pc);
+        }
+    }
+    // What the reader meets, the check lists.
+    assert!(!faults || !report.is_sound());
+    let _ = (section.span(), section.text().to_string());
+    if report.is_sound() {
+        sound(&section);
+    }
+}
+
+/// In a section that the check finds nothing in, a lookup is a linear scan, and writing it anew changes no answer.
+fn sound(section: &Section<'_>) {
+    let functions = functions(section);
+    let places = places(&functions);
+    same(section, &functions, &places);
+
+    let mut builder = Builder::new(section.header().arch);
+    builder.extend(functions.iter().filter_map(sayable));
+    let bytes = match builder.finish(section.address()) {
+        Ok(bytes) => bytes,
+        // Other encodings than the writer's may say more, and the new section may be longer.
+        Err(WriteError::Unsayable { .. } | WriteError::AddressWraps) => return,
+        Err(error) => panic!("{error}"),
+    };
+    let again = Section::parse(&bytes, section.address()).unwrap();
+    same(&again, &functions, &places);
+}
+
+/// Without what applies nowhere: functions of no size or no rows, and rows at a function's very end.
+fn sayable(function: &FunctionRows) -> Option<FunctionRows> {
+    let mut function = function.clone();
+    let size = function.size;
+    function.rows.retain(|row| row.start < size);
+    (!function.rows.is_empty()).then_some(function)
+}
+
+fn functions(section: &Section<'_>) -> Vec<FunctionRows> {
+    let functions = section.functions().map(Result::unwrap);
+    functions
+        .map(|f| FunctionRows {
+            start: f.start,
+            size: f.size,
+            pc: f.pc,
+            signal: f.signal,
+            key_b: f.key_b,
+            rows: f.rows().map(Result::unwrap).collect(),
+        })
+        .collect()
+}
+
+/// Every address at which an answer can change, and its neighbours.
+fn places(functions: &[FunctionRows]) -> Vec<u64> {
+    let edges = functions.iter().flat_map(|function| {
+        let rows = function.rows.iter().map(|row| u64::from(row.start));
+        let block = match function.pc {
+            Pc::Inc => 0,
+            Pc::Mask { block } => u64::from(block),
+        };
+        let rows = rows.flat_map(move |at| [at, at + block]);
+        rows.chain([0, u64::from(function.size)])
+            .map(|at| function.start.wrapping_add(at))
+    });
+    let around = edges.flat_map(|at| [at.wrapping_sub(1), at, at.wrapping_add(1)]);
+    around.take(MOST_PLACES).chain([0, u64::MAX]).collect()
+}
+
+fn same(section: &Section<'_>, functions: &[FunctionRows], places: &[u64]) {
+    for &pc in places {
+        let found = section.lookup(pc).unwrap();
+        let found = found.map(|found| (found.function.signal, found.row.unwind));
+        let expected = linear(functions, pc).map(|(f, row)| (f.signal, row.unwind));
+        assert_eq!(found, expected, "at {pc:#x}");
+    }
+}
+
+fn linear(functions: &[FunctionRows], pc: u64) -> Option<(&FunctionRows, &Row)> {
+    let holds = |f: &&FunctionRows| pc >= f.start && pc - f.start < u64::from(f.size);
+    let function = functions.iter().find(holds)?;
+    let distance = (pc - function.start) as u32;
+    let place = match function.pc {
+        Pc::Inc => distance,
+        Pc::Mask { block } => distance % u32::from(block),
+    };
+    let rows = function.rows.iter().filter(|row| row.start <= place);
+    rows.max_by_key(|row| row.start).map(|row| (function, row))
+}
+
+/// Whatever is converted can be written, and our own check finds nothing in it.
+pub(crate) fn eh_frame(bytes: &[u8], address: u64, arch: Arch) {
+    let conversion = convert::eh_frame(EhFrame::new(bytes, address, arch));
+    let functions = conversion.functions;
+    for pair in functions.windows(2) {
+        assert!(pair[0].end().unwrap() <= pair[1].start);
+    }
+    let mut builder = Builder::new(arch);
+    builder.extend(functions.iter().cloned());
+    let bytes = match builder.finish(address) {
+        Ok(bytes) => bytes,
+        Err(WriteError::AddressWraps) => return,
+        Err(error) => panic!("{error}"),
+    };
+    let report = check(&bytes, address);
+    assert!(report.is_sound(), "{report}: {:?}", report.findings());
+    let section = Section::parse(&bytes, address).unwrap();
+    same(&section, &functions, &places(&functions));
+}
