@@ -119,7 +119,17 @@ impl<'a> Lowering<'a> {
                 }
             }
         };
+        let (Cfa::Value(base, _) | Cfa::At(base, _)) = cfa;
+        self.nameable(base)?;
         Ok(Frame::Cfa(cfa))
+    }
+
+    /// Rows could name more registers than the machine has that matter: the check would find them impossible.
+    fn nameable(&self, register: crate::row::Register) -> Result<(), Refusal> {
+        match register.0 <= self.machine.last_register {
+            true => Ok(()),
+            false => Err(Refusal::RegisterNumber),
+        }
     }
 
     fn rule(&self, rule: RegisterRule<usize>, frame: Frame) -> Result<Rule, Refusal> {
@@ -151,6 +161,9 @@ impl<'a> Lowering<'a> {
                 return Err(Refusal::Architectural);
             }
         };
+        if let Base::Register(base) = term.base {
+            self.nameable(base)?;
+        }
         let distance = offset(term.offset)?;
         match (term.base, term.load) {
             (Base::Register(base), true) => Ok(Rule::At(base, distance)),
