@@ -28,6 +28,7 @@ use gimli::{
     RunTimeEndian, UnwindContext, UnwindContextStorage, UnwindTableRow, Vendor,
 };
 use lower::{Lowered, Lowering, Slice};
+use std::ops::Range;
 
 /// Most bytes of a common entry (CIE), whose instructions every entry runs again.
 pub const MAX_COMMON_ENTRY: usize = 1024;
@@ -248,11 +249,14 @@ impl Converter<'_> {
                     run.end = to;
                 }
                 Ok(Lowered::Plt(plt, rule)) => {
-                    match plt_rows(plt, rule, from) {
+                    match plt_rows(plt, rule, from..to) {
                         Some(blocks) => out.functions.push(FunctionRows {
                             start: from,
                             size: (to - from) as u32,
-                            pc: Pc::Mask { block: PLT_BLOCK },
+                            pc: match to - from < PLT_BLOCK.into() {
+                                true => Pc::Inc,
+                                false => Pc::Mask { block: PLT_BLOCK },
+                            },
                             signal,
                             key_b: false,
                             rows: blocks,
@@ -309,15 +313,16 @@ fn is_column(entry: &FrameDescriptionEntry<Slice<'_>>, machine: &Machine) -> boo
     entry.cie().return_address_register().0 == u16::from(machine.ra.0)
 }
 
-/// The rows of one block of a PLT that starts at `start`, which need not be the block's first byte.
-fn plt_rows(plt: Plt, rule: CallerRule, start: u64) -> Option<Vec<Row>> {
+/// The rows of one block of a PLT that starts where `range` does, which need not be the block's first byte.
+fn plt_rows(plt: Plt, rule: CallerRule, range: Range<u64>) -> Option<Vec<Row>> {
     let Cfa::Value(register, short) = rule.cfa else {
         return None;
     };
     let long = short.checked_add(8)?;
     let mut rows: Vec<Row> = Vec::new();
-    for offset in 0..u32::from(PLT_BLOCK) {
-        let place = start.wrapping_add(u64::from(offset)) % u64::from(PLT_BLOCK);
+    let len = (range.end - range.start).min(PLT_BLOCK.into()) as u32;
+    for offset in 0..len {
+        let place = range.start.wrapping_add(u64::from(offset)) % u64::from(PLT_BLOCK);
         let cfa = Cfa::Value(
             register,
             if place >= u64::from(plt.from) {

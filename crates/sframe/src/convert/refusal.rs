@@ -69,7 +69,7 @@ refusals! {
     /// An offset outside of 32 bits.
     OffsetRange = "offset-range", "an offset outside of 32 bits";
     /// A register number that no row can hold.
-    RegisterNumber = "register-number", "a register number that no row can hold";
+    RegisterNumber = "register-number", "a register that the machine does not have, or no row can say";
     /// A rule that no words of the machine's rows can say.
     NoWords = "no-words", "a rule that the machine's rows cannot say";
 }
