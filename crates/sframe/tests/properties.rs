@@ -94,20 +94,6 @@ fn write(functions: &[FunctionRows], address: u64, limit: usize) -> Vec<u8> {
     builder.finish(address).unwrap()
 }
 
-fn read(section: &Section<'_>) -> Vec<FunctionRows> {
-    let functions = section.functions().map(Result::unwrap);
-    functions
-        .map(|f| FunctionRows {
-            start: f.start,
-            size: f.size,
-            pc: f.pc,
-            signal: f.signal,
-            key_b: f.key_b,
-            rows: f.rows().map(Result::unwrap).collect(),
-        })
-        .collect()
-}
-
 /// Every address at which an answer can change, and its neighbours.
 fn places(functions: &[FunctionRows]) -> Vec<u64> {
     let mut places = vec![0, u64::MAX];
@@ -154,7 +140,7 @@ proptest! {
     fn reading_gives_what_was_written(functions in program(), address in 0..u64::MAX / 2) {
         let bytes = write(&functions, address, usize::MAX);
         let section = Section::parse(&bytes, address).unwrap();
-        prop_assert_eq!(read(&section), functions.clone());
+        prop_assert_eq!(hostile::functions(&section), functions.clone());
         // A first row behind its function's start and a block larger than its function are findings.
         let plain = |f: &FunctionRows| f.rows[0].start == 0
             && match f.pc { Pc::Inc => true, Pc::Mask { block } => u32::from(block) <= f.size };
@@ -189,7 +175,7 @@ proptest! {
     fn splitting_changes_no_answer(functions in program(), limit in 1..6usize) {
         let bytes = write(&functions, 0, limit);
         let section = Section::parse(&bytes, 0).unwrap();
-        for function in read(&section) {
+        for function in hostile::functions(&section) {
             prop_assert!(function.pc != Pc::Inc || function.rows.len() <= limit);
         }
         for pc in places(&functions) {

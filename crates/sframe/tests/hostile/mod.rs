@@ -71,7 +71,8 @@ fn sayable(function: &FunctionRows) -> Option<FunctionRows> {
     (!function.rows.is_empty()).then_some(function)
 }
 
-fn functions(section: &Section<'_>) -> Vec<FunctionRows> {
+/// What a sound section says.
+pub(crate) fn functions(section: &Section<'_>) -> Vec<FunctionRows> {
     let functions = section.functions().map(Result::unwrap);
     functions
         .map(|f| FunctionRows {
