@@ -34,6 +34,12 @@ impl<'a> Bytes<'a> {
         Some(Bytes { data, ..*self })
     }
 
+    /// The first `len` bytes, or as many as there are.
+    pub(crate) fn first(&self, len: usize) -> Bytes<'a> {
+        let data = self.data.get(..len).unwrap_or(self.data);
+        Bytes { data, ..*self }
+    }
+
     /// Passes over `len` bytes.
     #[inline]
     pub(crate) fn skip(&mut self, len: usize) -> Option<()> {

@@ -121,8 +121,8 @@ pub struct Machine {
     pub(crate) zero_ra_is_same: bool,
     /// Odd words name registers, in versions that do so.
     pub(crate) register_words: bool,
-    /// Highest register that a rule can sensibly name: general registers, the return address, and
-    /// on AArch64 and s390x floating point registers, into which compilers spill.
+    /// Highest register that a rule can name: general registers, and on AArch64 and s390x floating point registers,
+    /// into which compilers spill.
     pub(crate) last_register: u8,
     /// Return addresses may be signed.
     pub(crate) signs_ra: bool,
@@ -162,7 +162,7 @@ static MACHINES: [Machine; 4] = [
         cfa_bias: 0,
         zero_ra_is_same: false,
         register_words: false,
-        last_register: 16,
+        last_register: 15,
         signs_ra: false,
         default_block: 16,
     },

@@ -39,7 +39,7 @@ mod write;
 pub use check::{MAX_FINDINGS, Report, check};
 pub use error::{Error, Fault, Place};
 pub use layout::{Arch, Machine};
-pub use read::{Found, Function, Functions, Header, Pc, Rows, Section};
+pub use read::{Found, Function, Functions, Header, MAX_EMPTY, Pc, Rows, Section};
 pub use row::{CallerRule, Cfa, Register, Row, Rule, Unwind};
 pub use text::Text;
 pub use write::{Builder, FunctionRows, Unsayable, WriteError};

@@ -16,8 +16,7 @@ fn register() -> impl Strategy<Value = Register> {
     prop_oneof![
         Just(Register(6)),
         Just(Register(7)),
-        (0..17u8).prop_map(Register),
-        any::<u8>().prop_map(Register)
+        (0..16u8).prop_map(Register),
     ]
 }
 

@@ -8,7 +8,6 @@ mod tests;
 
 use crate::error::{Error, Fault};
 use crate::read::{Function, Header, Pc, RawRows, Section};
-use crate::row::{Cfa, Register, Rule, Unwind};
 use crate::spec::{Flag, MAGIC};
 use std::fmt;
 
@@ -177,28 +176,9 @@ fn rows(function: &Function<'_>, budget: &mut u64, report: &mut Report) -> bool 
         if function.flex && row.word_count() == 3 {
             finding(Fault::WordCount(3));
         }
-        match row.unwind(function) {
-            Ok(Unwind::Outermost) => {}
-            Ok(Unwind::Caller(rule)) => {
-                let last = function.format.machine.last_register;
-                let cfa = match rule.cfa {
-                    Cfa::Value(register, _) | Cfa::At(register, _) => Some(register),
-                };
-                for register in [cfa, base(rule.ra), base(rule.fp)].into_iter().flatten() {
-                    if register.0 > last {
-                        finding(Fault::RegisterNumber(u32::from(register.0)));
-                    }
-                }
-            }
-            Err(fault) => finding(fault),
+        if let Err(fault) = row.unwind(function) {
+            finding(fault);
         }
-    }
-}
-
-fn base(rule: Rule) -> Option<Register> {
-    match rule {
-        Rule::At(register, _) | Rule::Value(register, _) => Some(register),
-        Rule::Same | Rule::AtCfa(_) => None,
     }
 }
 

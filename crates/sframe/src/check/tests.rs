@@ -1,4 +1,5 @@
 use super::*;
+use crate::row::{Cfa, Register, Rule, Unwind};
 use crate::{Arch, Builder, CallerRule, FunctionRows, Place, Row};
 
 /// Three functions: plain rows, blocks, flexible rows.

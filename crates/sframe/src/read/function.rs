@@ -178,6 +178,14 @@ impl<'a> Function<'a> {
         }
     }
 
+    /// The same function, of whose rows only the first bytes are there: what a walker is ready to look through.
+    pub fn within(self, bytes: usize) -> Function<'a> {
+        Function {
+            bytes: self.bytes.first(bytes),
+            ..self
+        }
+    }
+
     /// Its last address plus one; saturates where that wraps.
     pub fn end(&self) -> u64 {
         self.start.saturating_add(u64::from(self.size))

@@ -13,6 +13,6 @@ mod words;
 pub use function::{Function, Pc};
 pub use header::Header;
 pub use rows::Rows;
-pub use section::{Found, Functions, Section};
+pub use section::{Found, Functions, MAX_EMPTY, Section};
 
 pub(crate) use rows::RawRows;

@@ -8,6 +8,9 @@ use crate::row::Row;
 use crate::spec::Flag;
 use std::ops::Range;
 
+/// Functions of size zero in a row that a lookup in a sorted section passes over, at most.
+pub const MAX_EMPTY: u32 = 64;
+
 /// A section with checked geometry. Copying it copies no bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Section<'a> {
@@ -164,21 +167,31 @@ impl<'a> Section<'a> {
         if !self.header.has(Flag::SORTED) {
             return Ok((0..self.len()).find(|&index| self.contains(index, pc)));
         }
-        let (mut low, mut high) = (0, self.len());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let start = self
-                .start(middle)
-                .ok_or(Error::function(middle, Fault::StartWraps))?;
-            if start <= pc {
-                low = middle + 1;
+        // Where the index is not sorted after all, every reader of it shall find the same: these are the steps of the
+        // one inside the kernel, too (crates/kernel/bpf/lookup.h).
+        let wraps = |index| Error::function(index, Fault::StartWraps);
+        let (mut first, mut count) = (0, self.len());
+        while count > 1 {
+            let half = count / 2;
+            let middle = first + half;
+            count -= half;
+            if self.start(middle).ok_or(wraps(middle))? <= pc {
+                first = middle;
             } else {
-                high = middle;
+                count = half;
             }
         }
         // Functions of size zero exist, also at the start of another one.
-        let last = (0..low).rev().find(|&index| self.size(index) != Some(0));
-        Ok(last.filter(|&index| self.contains(index, pc)))
+        let least = first.saturating_sub(MAX_EMPTY);
+        let mut last = first;
+        while last > least && self.size(last) == Some(0) {
+            last -= 1;
+        }
+        if count == 0 {
+            return Ok(None);
+        }
+        self.start(last).ok_or(wraps(last))?;
+        Ok(Some(last).filter(|&index| self.contains(index, pc)))
     }
 
     /// What applies at `pc`: `None` where no function or no row says anything.

@@ -10,7 +10,7 @@ use super::function::Function;
 use super::rows::RawRow;
 use crate::bytes::{Bytes, Width};
 use crate::error::Fault;
-use crate::layout::Tracks;
+use crate::layout::{Machine, Tracks};
 use crate::row::{CallerRule, Cfa, Register, Rule, Unwind};
 use crate::spec::{control, row_info};
 
@@ -107,9 +107,10 @@ fn default(
 
     let saved = |word: i32| {
         if layout.register_words && machine.register_words && word & 1 != 0 {
-            let number = word.cast_unsigned() >> 1;
-            let number = u8::try_from(number).map_err(|_| Fault::RegisterNumber(number))?;
-            return Ok(Rule::Value(Register(number), 0));
+            return Ok(Rule::Value(
+                register(word.cast_unsigned() >> 1, machine)?,
+                0,
+            ));
         }
         Ok(Rule::AtCfa(word))
     };
@@ -135,19 +136,25 @@ fn flexible(mut words: Words<'_>, function: &Function<'_>) -> Result<(Cfa, Rule,
         return Err(Fault::Control(word));
     }
     let offset = cfa_offset(words.signed().ok_or(cut)?, function)?;
+    let machine = function.format.machine;
+    let base = register(word >> control::NUMBER_SHIFT, machine)?;
     let cfa = match word & control::LOAD {
-        0 => Cfa::Value(register(word)?, offset),
-        _ => Cfa::At(register(word)?, offset),
+        0 => Cfa::Value(base, offset),
+        _ => Cfa::At(base, offset),
     };
-    let ra = flexible_rule(&mut words, cut)?.unwrap_or(untracked_ra(function));
-    let fp = flexible_rule(&mut words, cut)?.unwrap_or(Rule::Same);
+    let ra = flexible_rule(&mut words, machine, cut)?.unwrap_or(untracked_ra(function));
+    let fp = flexible_rule(&mut words, machine, cut)?.unwrap_or(Rule::Same);
     if words.left != 0 {
         return Err(cut);
     }
     Ok((cfa, ra, fp))
 }
 
-fn flexible_rule(words: &mut Words<'_>, cut: Fault) -> Result<Option<Rule>, Fault> {
+fn flexible_rule(
+    words: &mut Words<'_>,
+    machine: &Machine,
+    cut: Fault,
+) -> Result<Option<Rule>, Fault> {
     if words.left == 0 {
         return Ok(None);
     }
@@ -156,18 +163,19 @@ fn flexible_rule(words: &mut Words<'_>, cut: Fault) -> Result<Option<Rule>, Faul
         return Ok(None);
     }
     let offset = words.signed().ok_or(cut)?;
+    let base = || register(word >> control::NUMBER_SHIFT, machine);
     match (word & control::REGISTER != 0, word & control::LOAD != 0) {
         _ if word & control::UNUSED != 0 => Err(Fault::Control(word)),
-        (true, false) => Ok(Some(Rule::Value(register(word)?, offset))),
-        (true, true) => Ok(Some(Rule::At(register(word)?, offset))),
+        (true, false) => Ok(Some(Rule::Value(base()?, offset))),
+        (true, true) => Ok(Some(Rule::At(base()?, offset))),
         (false, true) if word == control::LOAD => Ok(Some(Rule::AtCfa(offset))),
         (false, _) => Err(Fault::Control(word)),
     }
 }
 
-fn register(word: u32) -> Result<Register, Fault> {
-    let number = word >> control::NUMBER_SHIFT;
-    u8::try_from(number)
-        .map(Register)
-        .map_err(|_| Fault::RegisterNumber(number))
+fn register(number: u32, machine: &Machine) -> Result<Register, Fault> {
+    match u8::try_from(number) {
+        Ok(known) if known <= machine.last_register => Ok(Register(known)),
+        _ => Err(Fault::RegisterNumber(number)),
+    }
 }

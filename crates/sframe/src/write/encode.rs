@@ -31,12 +31,23 @@ impl Words {
         self.push(word.cast_unsigned(), Width::of_signed(word));
     }
 
-    fn control(&mut self, register: Option<Register>, load: bool) {
-        let number = register.map_or(0, |r| {
-            (u32::from(r.0) << control::NUMBER_SHIFT) | control::REGISTER
-        });
-        let word = number | if load { control::LOAD } else { 0 };
+    /// A control word without a register.
+    fn control(&mut self, word: u32) {
         self.push(word, Width::of_unsigned(word));
+    }
+
+    fn register(
+        &mut self,
+        register: Register,
+        load: bool,
+        machine: &Machine,
+    ) -> Result<(), Unsayable> {
+        if register.0 > machine.last_register {
+            return Err(Unsayable::Register(register.0));
+        }
+        let number = (u32::from(register.0) << control::NUMBER_SHIFT) | control::REGISTER;
+        self.control(number | if load { control::LOAD } else { 0 });
+        Ok(())
     }
 
     pub(super) fn as_slice(&self) -> &[u32] {
@@ -134,29 +145,37 @@ pub(super) fn flexible_words(unwind: &Unwind, machine: &Machine) -> Result<Words
         Cfa::Value(register, offset) => (register, offset, false),
         Cfa::At(register, offset) => (register, offset, true),
     };
-    words.control(Some(register), load);
+    words.register(register, load, machine)?;
     words.signed(cfa_word(offset, machine).ok_or(Unsayable::CfaScale)?);
     if ra == untracked_ra(machine) {
         if fp != Rule::Same {
-            words.control(None, false);
+            words.control(0);
         }
     } else {
-        rule_words(&mut words, ra)?;
+        rule_words(&mut words, ra, machine)?;
     }
     if fp != Rule::Same {
-        rule_words(&mut words, fp)?;
+        rule_words(&mut words, fp, machine)?;
     }
     Ok(words)
 }
 
-fn rule_words(words: &mut Words, rule: Rule) -> Result<(), Unsayable> {
-    let (register, offset, load) = match rule {
+fn rule_words(words: &mut Words, rule: Rule, machine: &Machine) -> Result<(), Unsayable> {
+    let offset = match rule {
         Rule::Same => return Err(Unsayable::Rule),
-        Rule::AtCfa(offset) => (None, offset, true),
-        Rule::At(register, offset) => (Some(register), offset, true),
-        Rule::Value(register, offset) => (Some(register), offset, false),
+        Rule::AtCfa(offset) => {
+            words.control(control::LOAD);
+            offset
+        }
+        Rule::At(register, offset) => {
+            words.register(register, true, machine)?;
+            offset
+        }
+        Rule::Value(register, offset) => {
+            words.register(register, false, machine)?;
+            offset
+        }
     };
-    words.control(register, load);
     words.signed(offset);
     Ok(())
 }

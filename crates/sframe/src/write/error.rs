@@ -12,6 +12,8 @@ pub enum Unsayable {
     CfaScale,
     /// A signed return address on a machine that signs none.
     Signed,
+    /// A register that the machine does not have.
+    Register(u8),
 }
 
 /// Why a section cannot be written. `start` is the address of the function, `row` the row's start.
