@@ -17,6 +17,8 @@ pub const REPLACE: u64 = 0x100;
 pub const MAX_SECTIONS: u32 = 4096;
 /// Of these, frame areas, at most.
 pub const MAX_AREAS: u32 = 64;
+/// Bytes of rows of one function that are looked through; longer ones are malformed.
+pub const MAX_ROW_BYTES: usize = 32 << 10;
 /// User addresses lie below this (AMD64: 47 bits).
 pub const USER_END: u64 = 1 << 47;
 

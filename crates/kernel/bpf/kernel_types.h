@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* The few kernel types that the walker reads, with only the fields that it reads. CO-RE relocates
- * every access against the running kernel's BTF, so offsets here mean nothing. */
+ * every access against the running kernel's BTF, so offsets here mean nothing. (Outside of the kernel they are what
+ * they look like: host.h.) */
 #ifndef FRAMEWALK_KERNEL_TYPES_H
 #define FRAMEWALK_KERNEL_TYPES_H
 
@@ -33,7 +34,9 @@ enum { BPF_F_NO_PREALLOC = 1, BPF_F_MMAPABLE = 1024 };
 enum { BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2 };
 enum { BPF_RB_AVAIL_DATA = 0, BPF_RB_RING_SIZE = 1 };
 
+#ifdef __bpf__
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+#endif
 
 /* Complete: libbpf compares kfunc prototypes, and a mere declaration would not match. */
 struct bpf_map {
@@ -146,7 +149,9 @@ struct task_struct {
 	char comm[16];
 };
 
+#ifdef __bpf__
 #pragma clang attribute pop
+#endif
 
 typedef struct pt_regs bpf_user_pt_regs_t;
 
@@ -171,6 +176,7 @@ struct bpf_pidns_info {
 #define READ_ONCE(x) (*(volatile typeof(x) *)&(x))
 #define WRITE_ONCE(x, value) (*(volatile typeof(x) *)&(x) = (value))
 
+#ifdef __bpf__
 /* Bounds a loop without the verifier following each turn: the may_goto instruction (Linux 6.9) leaves
  * the loop once a budget of some millions is used up. Never the only bound of a loop here. */
 #define can_loop \
@@ -184,5 +190,6 @@ struct bpf_pidns_info {
 	done:; \
 		go_on; \
 	})
+#endif
 
 #endif

@@ -18,7 +18,8 @@ static __always_inline bool fw_ready(struct fw_walk *w, u64 at, u32 len)
 {
 	u64 inside = w->table.at + at - w->piece_at;
 
-	if (!w->table.user || (inside < w->piece_len && w->piece_len - inside >= len))
+	/* Nothing may be wanted of a section's very end: a last row without words. */
+	if (!w->table.user || (inside <= w->piece_len && w->piece_len - inside >= len))
 		return true;
 	w->miss = w->table.at + at;
 	return false;
@@ -34,7 +35,7 @@ static __always_inline u64 fw_get(struct fw_walk *w, u64 at, u32 size)
 		u8 *piece = &w->piece[(from - w->piece_at) & (FW_PIECE - 1)];
 
 		number = size == 1 ? *piece : size == 2 ? *(u16 *)piece : size == 4 ? *(u32 *)piece : *(u64 *)piece;
-		asm volatile("%0 = %0" : "+r"(number));
+		fw_move_var(number);
 	} else {
 		number = size == 1 ? fw_load8(from) : size == 2 ? fw_load16(from) : size == 4 ? fw_load32(from) : fw_load64(from);
 		barrier_var(number);
@@ -126,6 +127,11 @@ static __always_inline int fw_lower_flex(struct fw_walk *w, u64 at, u32 left, u3
 	return FW_LOOKUP_FOUND;
 }
 
+static __always_inline bool fw_is_v2(const struct fw_walk *w)
+{
+	return w->table.user && w->table.version == SFRAME_V2;
+}
+
 /* Lowers the row whose words are at `at`. AMD64: RA is at CFA - 8 unless FLEX says otherwise. */
 static __always_inline int fw_lower(struct fw_walk *w, u64 at, u32 info, bool flex)
 {
@@ -155,46 +161,50 @@ static __always_inline int fw_lower(struct fw_walk *w, u64 at, u32 info, bool fl
 	return FW_LOOKUP_FOUND;
 }
 
-static __always_inline bool fw_is_v2(const struct fw_walk *w)
+/* Where the function with the index entry at `entry` starts: relative to the field or the section. False where that
+ * leaves 64 bits. */
+static __always_inline bool fw_function_start(struct fw_walk *w, u64 entry, u64 *start)
 {
-	return w->table.user && w->table.version == SFRAME_V2;
-}
+	s64 offset = fw_is_v2(w) ? (s64)(s32)fw_get(w, entry, 4) : (s64)fw_get(w, entry, 8);
 
-/* Where the function with the index entry at `entry` starts. It is relative to the field or the section. */
-static __always_inline s64 fw_function_start(struct fw_walk *w, u64 entry)
-{
-	s64 start = fw_is_v2(w) ? (s64)(s32)fw_get(w, entry, 4) : (s64)fw_get(w, entry, 8);
-
-	return start + w->table.base + (w->table.pcrel ? entry : 0);
+	return fw_add(w->table.base + (w->table.pcrel ? entry : 0), offset, start);
 }
 
 /* The last function that starts at or before the place: search.first. */
-static __always_inline bool fw_find_function(struct fw_walk *w, struct fw_search *search, u32 entry_size)
+static __always_inline int fw_find_function(struct fw_walk *w, struct fw_search *search, u32 entry_size)
 {
 	while (search->count > 1 && can_loop) {
 		u32 half = search->count / 2;
-		u64 entry = w->table.index + (u64)(search->first + half) * entry_size;
+		u64 entry = w->table.index + (u64)(search->first + half) * entry_size, start;
 
 		if (!fw_ready(w, entry, 8))
-			return false;
+			return FW_LOOKUP_MISS;
 		search->count -= half;
-		if (fw_function_start(w, entry) <= (s64)search->place)
+		if (!fw_function_start(w, entry, &start))
+			return FW_LOOKUP_BAD;
+		if (start <= search->place)
 			search->first += half;
 		else
 			search->count = half;
 	}
-	return true;
+	return FW_LOOKUP_FOUND;
 }
 
-/* Whether the function after the one found starts far behind its end. Sections that processes announce say nothing of the
- * code beside their functions. */
-static __always_inline bool fw_in_large_hole(struct fw_walk *w, struct fw_search *search, s64 end)
+/* Whether the next function starts far behind `end`. Sections that processes announce say nothing of the code beside
+ * their functions. */
+static __always_inline bool fw_in_large_hole(struct fw_walk *w, struct fw_search *search, u64 end)
 {
-	u64 next = w->table.index + ((u64)search->first + 1) * SFRAME_ENTRY_V3;
+	u32 number = search->first + search->passed;
+	u64 entry = w->table.index + (u64)number * SFRAME_ENTRY_V3, next;
 
-	if (w->table.user || search->first + 1 >= w->table.functions)
+	if (w->table.user || number + 1 >= w->table.functions)
 		return false;
-	return fw_function_start(w, next) - end >= FW_MIN_HOLE;
+	/* What was passed over has no bytes: it ends where it starts. */
+	if (search->passed && !fw_function_start(w, entry, &end))
+		return false;
+	if (!fw_function_start(w, entry + SFRAME_ENTRY_V3, &next))
+		return false;
+	return next >= end && next - end >= FW_MIN_HOLE;
 }
 
 /* What the index says of the function; V2 has all of it there. */
@@ -202,19 +212,28 @@ static __always_inline int fw_read_entry(struct fw_walk *w, struct fw_search *se
 {
 	bool v2 = fw_is_v2(w);
 	u32 entry_size = v2 ? SFRAME_ENTRY_V2 : SFRAME_ENTRY_V3, size, rows_at;
-	u64 entry;
-	s64 start;
+	u64 entry, start;
+	int found;
 
-	if (!fw_find_function(w, search, entry_size))
-		return FW_LOOKUP_MISS;
-	entry = w->table.index + (u64)search->first * entry_size;
-	if (!fw_ready(w, entry, entry_size))
-		return FW_LOOKUP_MISS;
-	start = fw_function_start(w, entry);
+	found = fw_find_function(w, search, entry_size);
+	if (found)
+		return found;
+	/* Functions without bytes exist, also at the start of another one. */
+	while (true) {
+		entry = w->table.index + (u64)search->first * entry_size;
+		if (!fw_ready(w, entry, entry_size))
+			return FW_LOOKUP_MISS;
+		size = fw_get(w, entry + (v2 ? 4 : 8), 4);
+		if (size || !search->first || search->passed >= SFRAME_MAX_EMPTY || !can_loop)
+			break;
+		search->first--;
+		search->passed++;
+	}
+	if (!fw_function_start(w, entry, &start))
+		return FW_LOOKUP_BAD;
 	entry += v2 ? 4 : 8;
-	size = fw_get(w, entry, 4);
 	rows_at = fw_get(w, entry + 4, 4);
-	if (start > (s64)search->place)
+	if (start > search->place)
 		return FW_LOOKUP_NONE;
 	if (search->place - start >= size)
 		return fw_in_large_hole(w, search, start + size) ? FW_LOOKUP_HOLE : FW_LOOKUP_NONE;
@@ -310,6 +329,9 @@ __noinline int fw_search(struct fw_walk *w)
 		if (found)
 			return found;
 		search->stage = FW_SEARCH_ROWS;
+		/* So much is looked through, of longer functions nothing is found. */
+		if (search->end - search->at > FW_MAX_ROW_BYTES)
+			search->end = search->at + FW_MAX_ROW_BYTES;
 		if (!search->rows) {
 			/* Without rows: V3's outermost, unless it is a signal frame that an assembler could not describe, or
 			 * says that its rows are flexible. */
@@ -330,6 +352,7 @@ static __always_inline void fw_search_begin(struct fw_walk *w, u64 place)
 	w->search.stage = FW_SEARCH_INDEX;
 	w->search.place = place;
 	w->search.first = 0;
+	w->search.passed = 0;
 	w->search.count = w->table.functions;
 	w->search.end = w->table.rows_at + (u64)w->table.rows_len;
 	w->search.hit = 0;

@@ -49,6 +49,13 @@ enum fw_lookup {
 	FW_LOOKUP_KNOWN,    /* found before */
 };
 
+/* A sum that is not one in 64 bits is no address: false. */
+static __always_inline bool fw_add(u64 base, s64 offset, u64 *sum)
+{
+	*sum = base + offset;
+	return (offset < 0) == (*sum < base);
+}
+
 /* AMD64 psABI, figure 3.36. Only this machine: the Rust walker has a table of machines (crates/walk/src/arch.rs). */
 #define FW_REG_FP 6
 #define FW_REG_SP 7

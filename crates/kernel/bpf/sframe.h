@@ -32,6 +32,8 @@ struct sframe_header {
 #define SFRAME_ENTRY_V2 20
 #define SFRAME_ENTRY_V3 16
 #define SFRAME_ATTR_SIZE 5
+/* Functions without bytes in a row that a lookup passes over (crates/sframe: MAX_EMPTY). */
+#define SFRAME_MAX_EMPTY 64
 #define SFRAME_INFO_MASK_PC 0x10
 #define SFRAME_INFO_SIGNAL 0x80
 /* Bits that mean nothing on AMD64: the key of signed return addresses, and what is reserved. */

@@ -18,6 +18,8 @@
 
 /* A caller's CFA lies at most this far above its callee's (walk crate: MAX_FRAME_SIZE). */
 #define FW_MAX_FRAME_SIZE (1ull << 26)
+/* Below the stack pointer, bytes (AMD64 psABI 3.2.2; walk crate: Arch::red_zone). */
+#define FW_RED_ZONE 128
 /* A signal frame, or generated code that says so, may switch stacks; this often per walk (walk crate:
  * MAX_SWITCHES). */
 #define FW_MAX_SWITCHES 64

@@ -49,6 +49,7 @@ struct fw_search {
 	u32 furthest; /* and where any may */
 	u32 first;  /* functions that are left: the first and how many */
 	u32 count;
+	u32 passed; /* functions without bytes */
 	u32 rows; /* that are left */
 	u8 hit_info;
 	u8 info;
@@ -190,6 +191,7 @@ struct fw_walk {
 	struct {
 		u64 address;
 		u64 word;
+		u64 unreadable;
 	} kept[FW_KEPT];
 	/* Ranges are kept from walk to walk while neither mappings nor tables changed: whose they are
 	 * (a number that no other mm will ever have, arch/x86/include/asm/mmu.h), and as of when. */

@@ -21,12 +21,13 @@ static __always_inline bool fw_fetch(struct fw_walk *w, bool sleepable)
 	u32 slot = w->num_kept++ & (FW_KEPT - 1);
 
 	w->kept[slot].address = address;
+	w->kept[slot].unreadable = 0;
 	/* Code goes past the window, and where it cannot be read it says nothing. */
 	if (w->miss_code) {
 		if (!fw_read_user(&w->kept[slot].word, 8, address, sleepable))
 			return true;
 		w->kept[slot].word = 0;
-		return !w->may_defer;
+		return false;
 	}
 	/* Unaligned words are no compiler's doing; the window serves aligned ones only. */
 	if (!(address & 7)) {
@@ -42,7 +43,8 @@ static __always_inline bool fw_fetch(struct fw_walk *w, bool sleepable)
 		if (w->window_len && fw_read_user(w->window, w->window_len & (FW_WINDOW - 1), from, sleepable))
 			w->window_len = 0;
 	}
-	return !fw_read_user(&w->kept[slot].word, 8, address, sleepable);
+	w->kept[slot].unreadable = !!fw_read_user(&w->kept[slot].word, 8, address, sleepable);
+	return !w->kept[slot].unreadable;
 }
 
 /* The word at `address`, if it has been fetched; else FW_MISS, to come again when it has. */
@@ -50,7 +52,7 @@ static __always_inline int fw_word_at(struct fw_walk *w, u64 address, u64 *word)
 {
 	u64 inside = address - w->window_at;
 
-	if (address >= FW_USER_END - 8)
+	if (address > FW_USER_END - 8)
 		return FW_STOP(FW_STOP_READ_FAULT);
 	if (!(address & 7) && inside < w->window_len && w->window_len - inside >= 8) {
 		*word = w->window[inside / 8 & (FW_WINDOW / 8 - 1)];
@@ -59,7 +61,7 @@ static __always_inline int fw_word_at(struct fw_walk *w, u64 address, u64 *word)
 	for (u32 i = 0; i < FW_KEPT && i < w->num_kept; i++) {
 		if (w->kept[i].address == address) {
 			*word = w->kept[i].word;
-			return FW_GO;
+			return w->kept[i].unreadable ? FW_STOP(FW_STOP_READ_FAULT) : FW_GO;
 		}
 	}
 	w->miss = address;
@@ -122,12 +124,22 @@ static __always_inline int fw_apply(struct fw_walk *w, u64 cfa, u32 kind, u32 re
 	}
 	if (kind != FW_RULE_AT_CFA && !fw_register(w, reg, &base))
 		return FW_STOP(FW_STOP_REGISTER_UNKNOWN);
-	base += off;
+	if (!fw_add(base, off, &base))
+		return kind == FW_RULE_VALUE_REG ? FW_STOP(FW_STOP_BAD_ROW) : FW_STOP(FW_STOP_READ_FAULT);
 	if (kind == FW_RULE_VALUE_REG) {
 		*value = base;
 		return FW_GO;
 	}
 	return fw_word_at(w, base, value);
+}
+
+/* Whether the word at CFA + `off` lies in the red zone of the topmost frame: an epilogue popped it just now, and the register
+ * holds it again. The page below may not be there. */
+static __always_inline bool fw_is_popped(const struct fw_walk *w, u64 cfa, s32 off)
+{
+	u64 at;
+
+	return w->top && fw_add(cfa, off, &at) && at < w->sp && w->sp - at <= FW_RED_ZONE;
 }
 
 /* A CFA on the same stack: aligned, above the stack pointer, and not too far. */
@@ -171,13 +183,15 @@ static __always_inline int fw_step_rule(struct fw_walk *w)
 		return FW_STOP(FW_STOP_OUTERMOST);
 	if (!fw_register(w, rule->cfa_reg, &cfa))
 		return FW_STOP(FW_STOP_REGISTER_UNKNOWN);
-	cfa += rule->cfa_off;
+	if (!fw_add(cfa, rule->cfa_off, &cfa))
+		return rule->cfa_deref ? FW_STOP(FW_STOP_READ_FAULT) : FW_STOP(FW_STOP_CFA_BAD);
 	if (rule->cfa_deref) {
 		stop = fw_word_at(w, cfa, &cfa);
 		if (stop)
 			return stop;
 	}
-	cfa += rule->cfa_add;
+	if (!fw_add(cfa, rule->cfa_add, &cfa))
+		return FW_STOP(FW_STOP_CFA_BAD);
 	off_stack = fw_check_cfa(w->sp, cfa);
 	/* Nothing of the topmost frame is on the stack where its return address is in a register:
 	 * vfork(3) keeps it there across the system call. */
@@ -189,7 +203,9 @@ static __always_inline int fw_step_rule(struct fw_walk *w)
 	if (stop)
 		return stop;
 	stop = fw_apply(w, cfa, rule->fp_kind, rule->fp_reg, rule->fp_off, w->fp, &fp);
-	if (stop)
+	if (stop == FW_STOP(FW_STOP_READ_FAULT) && rule->fp_kind == FW_RULE_AT_CFA && fw_is_popped(w, cfa, rule->fp_off))
+		fp = w->fp;
+	else if (stop)
 		return stop;
 	if (!ra)
 		return FW_STOP(FW_STOP_ZERO_RETURN);

@@ -7,8 +7,12 @@
 #define FRAMEWALK_WALK_H
 
 #include "kernel_types.h"
+#ifdef __bpf__
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
+#else
+#include "host.h"
+#endif
 #include "reasons.h"
 #include "shared.h"
 #include "arena.h"
@@ -189,11 +193,11 @@ static __always_inline int fw_frame(struct fw_walk *w, bool sleepable)
 		next = fw_step(w, how);
 		if (next != FW_MISS)
 			return next;
-		if (!fw_fetch(w, sleepable))
+		/* What is not there may just be absent now. */
+		if (!fw_fetch(w, sleepable) && w->may_defer)
 			break;
 	}
-	/* What a guess needs may just be absent now. */
-	return how == FW_BY_RULE || w->may_defer ? FW_STOP(FW_STOP_READ_FAULT) : FW_STOP(FW_STOP_FRAME_POINTER);
+	return FW_STOP(FW_STOP_READ_FAULT);
 }
 
 /* The same for contexts that cannot sleep, followed once and for all too. */

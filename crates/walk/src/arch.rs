@@ -34,16 +34,17 @@ pub struct Arch {
     pub guesses: bool,
 }
 
-/// x86-64: AMD64 psABI figure 3.36 (register numbers) and 3.2.2 (red zone); five-level paging bounds user space.
+/// x86-64: AMD64 psABI figure 3.36 (register numbers) and 3.2.2 (red zone). Code and stacks at addresses of 56 bits, which
+/// Linux maps on request only (five-level paging), are not walked.
 pub const AMD64: Arch = Arch {
     sp: Register(7),
     fp: Register(6),
     link: None,
-    full: 17,
+    full: 16,
     word: 8,
     save_area: 0,
     red_zone: 128,
-    user_end: 1 << 56,
+    user_end: 1 << 47,
     address_bits: u64::MAX,
     guesses: true,
 };

@@ -10,6 +10,7 @@ use super::Generated;
 use crate::sample::Place;
 use ahash::RandomState;
 use areas::Area;
+use framewalk_announce::abi::MAX_ROW_BYTES;
 use framewalk_sframe::Section;
 use framewalk_walk::registry::{Announced, Claim, What, find};
 use framewalk_walk::{Found, Origin, Says};
@@ -20,8 +21,6 @@ use std::fmt;
 const MAX_SECTION: u32 = 64 << 20;
 /// Bytes of all copies.
 const MAX_COPIES: usize = 512 << 20;
-/// Rows of one function that are looked through: as many as V3 can count.
-const MAX_ROWS: u32 = u16::MAX as u32;
 /// Answers that are kept for each section.
 const MAX_ANSWERS: usize = 4096;
 
@@ -217,9 +216,7 @@ fn look_up(bytes: &[u8], address: u64, pc: u64) -> Result<Option<Says>, Malforme
         return Ok(None);
     };
     let function = section.function(index).map_err(|_| Malformed)?;
-    if function.row_count > MAX_ROWS {
-        return Err(Malformed);
-    }
+    let function = function.within(MAX_ROW_BYTES);
     let row = function.row_at(pc).map_err(|_| Malformed)?;
     Ok(row.map(|row| Says::Row {
         unwind: row.unwind,

@@ -3,6 +3,7 @@
 use super::{Failures, MemoryRead};
 use crate::processes::Generated;
 use crate::sample;
+use framewalk_announce::abi::MAX_ROW_BYTES;
 use framewalk_announce::area::Place;
 use framewalk_announce::area::layout::MAX_NAME;
 use framewalk_announce::area::observe::{Fault, Found, Geometry, Rule};
@@ -133,8 +134,9 @@ impl Area<'_> {
                     return Err(Fault::Unreadable);
                 }
                 let nonsense = |_| Fault::Malformed;
-                let function =
-                    Function::alone(Arch::Amd64, found.size(), &bytes).map_err(nonsense)?;
+                let function = Function::alone(Arch::Amd64, found.size(), &bytes)
+                    .map_err(nonsense)?
+                    .within(MAX_ROW_BYTES);
                 let offset = found.offset().unwrap_or(0);
                 let Some(here) = function.row_at(offset.into()).map_err(nonsense)? else {
                     return Ok(None);
