@@ -8,3 +8,5 @@ pub mod link;
 pub mod machine;
 pub mod programs;
 pub mod shadow;
+#[cfg(target_arch = "x86_64")]
+pub mod states;

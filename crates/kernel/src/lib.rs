@@ -7,6 +7,8 @@
 mod arena;
 mod error;
 mod features;
+#[cfg(feature = "host")]
+pub mod host;
 mod load;
 pub mod look;
 mod record;

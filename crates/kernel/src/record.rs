@@ -71,7 +71,7 @@ pub struct Frame {
 impl Frame {
     /// A user frame's words: origin 4 bits, object flag, return flag, then id and offset, or a flag and an address; where
     /// the flag is set, the next word says more.
-    fn from_words(mut words: impl FnMut() -> Option<u64>) -> Option<Frame> {
+    pub(crate) fn from_words(mut words: impl FnMut() -> Option<u64>) -> Option<Frame> {
         let word = words()?;
         let origin = Origin::from_number((word >> 60) as u8).unwrap_or(Origin::FramePointer);
         let place = if word >> 59 & 1 == 1 {

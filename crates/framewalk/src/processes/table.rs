@@ -42,6 +42,21 @@ pub struct Table {
     pub notes: Vec<String>,
 }
 
+impl Default for Table {
+    fn default() -> Table {
+        Table {
+            section: Vec::new(),
+            origin: Origin::Converted,
+            functions: 0,
+            rows: 0,
+            refused: Refused::default(),
+            holes: Vec::new(),
+            lack: None,
+            notes: Vec::new(),
+        }
+    }
+}
+
 impl Table {
     /// Builds the table of an object. It takes milliseconds to seconds; any thread may do it.
     pub fn build(source: &ObjectSource) -> Table {
@@ -52,21 +67,33 @@ impl Table {
         })
     }
 
+    /// A table that was written elsewhere: a V3 section for address 0 in the space of file offsets. Only its header is
+    /// checked here.
+    pub fn of_section(section: Vec<u8>, origin: Origin) -> Result<Table, framewalk_sframe::Error> {
+        let header = *Section::parse(&section, 0)?.header();
+        Ok(Table {
+            section,
+            origin,
+            functions: header.functions,
+            rows: header.rows.into(),
+            ..Table::default()
+        })
+    }
+
+    /// The table of an object that has no unwind data.
+    pub fn lacking(lack: Lack) -> Table {
+        Table {
+            lack: Some(lack),
+            ..Table::default()
+        }
+    }
+
     /// `keeps`: whether the code in a large hole keeps frame pointers. It is asked for each once, in their order.
     pub(super) fn from_image(
         image: &Result<Image, Lack>,
         keeps: &mut dyn FnMut(&Range<u64>) -> bool,
     ) -> Table {
-        let mut table = Table {
-            section: Vec::new(),
-            origin: Origin::Converted,
-            functions: 0,
-            rows: 0,
-            refused: Refused::default(),
-            holes: Vec::new(),
-            lack: None,
-            notes: Vec::new(),
-        };
+        let mut table = Table::default();
         match image {
             Err(lack) => table.lack = Some(*lack),
             Ok(image) => {
