@@ -122,6 +122,19 @@ fn registers_that_do_not_exist_are_refused() {
     assert_eq!(rows(&conversion), []);
 }
 
+/// DWARF 5, 6.4.2: no expression of a CFA may use it, not even for a value that is then passed over.
+#[test]
+fn a_cfa_that_is_told_by_itself_is_refused() {
+    const CALL_FRAME_CFA: u8 = 0x9c;
+    let conversion = one(&[
+        cfa_expression(&[vec![CALL_FRAME_CFA], breg(RBP, 16)].concat()),
+        advance(1),
+        cfa_expression(&[breg(RBP, 16), vec![CALL_FRAME_CFA]].concat()),
+    ]);
+    assert_eq!(refused(&conversion), [(Refusal::Expression, times(1, 2))]);
+    assert_eq!(rows(&conversion), []);
+}
+
 #[test]
 fn drap() {
     let fp = expression(RBP, &breg(RBP, 0));
