@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-const TARGETS: &[&str] = &["area", "convert", "section", "walk"];
+const TARGETS: &[&str] = &["area", "convert", "registry", "section", "walk"];
 const SECONDS: &str = "60";
 const MANIFEST: &str = "fuzz/Cargo.toml";
 

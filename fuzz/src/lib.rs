@@ -1,6 +1,12 @@
 //! What the fuzz targets do with the fuzzer's bytes. The targets themselves (`targets`) are glue; what has to hold is
 //! said by the oracles that the property tests of the crates use, too.
 
+#[path = "../../crates/walk/tests/registry"]
+mod announced {
+    #[allow(dead_code)]
+    pub(crate) mod memory;
+    pub(crate) mod oracle;
+}
 mod area;
 #[path = "../../crates/sframe/tests/hostile/mod.rs"]
 mod hostile;
@@ -8,10 +14,12 @@ mod hostile;
 mod looker;
 #[path = "../../crates/walk/tests/hostile/mod.rs"]
 mod process;
+mod registry;
 mod section;
 mod walk;
 
 pub use area::area;
+pub use registry::registry;
 pub use section::{convert, section};
 pub use walk::walk;
 
@@ -46,6 +54,11 @@ mod tests {
     #[test]
     fn the_corpus_of_conversions_passes() {
         replay("convert", super::convert);
+    }
+
+    #[test]
+    fn the_corpus_of_registries_passes() {
+        replay("registry", super::registry);
     }
 
     #[test]

@@ -183,7 +183,11 @@ pub(crate) fn eh_frame(source: &[u8], address: u64, arch: Arch) {
 /// At the first and the last byte of every row that gimli reads, the converted section has the same caller, or nothing.
 /// Not where several entries are about that byte: of those, the first that can be said wins.
 fn as_gimli(section: &Section<'_>, source: &[u8], arch: Arch) {
-    let (entries, _) = truth::each_row(arch, source, section.address(), |_| {});
+    let (entries, unread) = truth::each_row(arch, source, section.address(), |_| {});
+    // We find the entries behind a bad one, too.
+    if unread.entries > 0 {
+        return;
+    }
     let of_several = |pc| {
         let holds = entries
             .iter()
