@@ -22,7 +22,7 @@ const MAX_HEADERS: usize = 1 << 16;
 /// Notes of all segments, at most.
 const MAX_NOTES: usize = 64;
 /// The longest build id: SHA-512 would fit.
-const MAX_BUILD_ID: usize = 64;
+pub(super) const MAX_BUILD_ID: usize = 64;
 
 /// Why there is no unwind data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -98,7 +98,7 @@ impl Image {
         }
     }
 
-    fn parse<'a>(data: impl ReadRef<'a>) -> Result<Image, Lack> {
+    pub(super) fn parse<'a>(data: impl ReadRef<'a>) -> Result<Image, Lack> {
         let header = header(data)?;
         let segments = segments(header, data)?
             .iter()
@@ -247,7 +247,7 @@ impl Seek for At<'_> {
 
 /// Refuses to read more than [`MAX_READ`] at once.
 #[derive(Clone, Copy)]
-struct Bounded<R>(R);
+pub(super) struct Bounded<R>(pub(super) R);
 
 impl<'a, R: ReadRef<'a>> ReadRef<'a> for Bounded<R> {
     fn len(self) -> Result<u64, ()> {

@@ -1,6 +1,6 @@
 //! Every mapped file met while recording, once.
 
-use super::{Generated, image};
+use super::{Generated, ObjectSource, image};
 use crate::sample::ObjectId;
 use std::collections::HashMap;
 use std::fs::File;
@@ -11,15 +11,6 @@ use std::sync::Arc;
 
 /// The most bytes that a vdso image may have; real ones have two to four pages.
 const MAX_VDSO: u64 = 1 << 20;
-
-/// What an object's bytes are.
-#[derive(Debug, Clone)]
-pub enum ObjectSource {
-    /// A file, kept open so that deleting or replacing it changes nothing.
-    File(Arc<File>),
-    /// The kernel's vdso image, copied from this process.
-    Vdso(Arc<[u8]>),
-}
 
 /// A mapped file.
 #[derive(Debug)]
