@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-const TARGETS: &[&str] = &["area", "convert", "registry", "section", "walk"];
+const TARGETS: &[&str] = &["area", "convert", "files", "registry", "section", "texts", "walk"];
 const SECONDS: &str = "60";
 const MANIFEST: &str = "fuzz/Cargo.toml";
 
