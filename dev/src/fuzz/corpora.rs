@@ -8,9 +8,11 @@ use std::process::{Command, Stdio};
 
 /// Bytes of a target's inputs that are checked in, at most.
 pub(super) const MOST_KEPT: u64 = 24 << 10;
+/// How many of them.
+const MOST_INPUTS: usize = 100;
 
-/// Takes out of the corpora what reaches nothing that smaller inputs do not; the smallest of what is left are those to
-/// check in. What is there already and reaches something of its own stays if there is room.
+/// Takes out of the corpora what reaches nothing that smaller inputs do not. What is to be checked in is chosen from
+/// as few inputs as reach everything, of all sizes, the smaller first.
 pub(super) fn keep(targets: &[&str]) -> Result<(), String> {
     let mut total = 0;
     for target in targets {
@@ -29,6 +31,8 @@ pub(super) fn keep(targets: &[&str]) -> Result<(), String> {
         merge(&place, "-set_cover_merge=1", &merged, &[&place.corpus])?;
         let mut chosen = files(&merged)?;
         chosen.sort_by_key(|(_, bytes)| bytes.len());
+        let apart = chosen.len().div_ceil(MOST_INPUTS).max(1);
+        let mut chosen: Vec<_> = chosen.into_iter().step_by(apart).collect();
         let mut room = MOST_KEPT;
         chosen.retain(|(_, bytes)| match room.checked_sub(bytes.len() as u64) {
             Some(left) => {

@@ -133,6 +133,42 @@ impl Read for Pieces<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use framewalk_sframe::{Arch, Builder, FunctionRows, Row, Unwind};
+
+    /// Between two functions that are said to be 2^62 bytes apart there is no hole to be closed, 4 GiB by 4 GiB.
+    #[test]
+    fn functions_are_not_told_to_be_further_apart_than_files_are_long() {
+        let mut builder = Builder::new(Arch::Amd64);
+        for start in [0x1000, 0x2000] {
+            let unwind = Unwind::Outermost;
+            let row = Row { start: 0, unwind };
+            builder.push(FunctionRows::new(start, 0x100, vec![row]));
+        }
+        let bytes = builder.finish(0x40_0000).unwrap();
+        let table = |offset| {
+            let segment = |start, offset| image::Segment {
+                addresses: start..start + 0x1000,
+                offset,
+            };
+            let image = Image {
+                entry: 0,
+                segments: vec![segment(0x1000, 0x1000), segment(0x2000, offset)],
+                sframe: Some(image::Bytes {
+                    address: 0x40_0000,
+                    bytes: bytes.clone(),
+                }),
+                eh_frame: None,
+            };
+            Table::from_image(&Ok(image), &mut |_| false)
+        };
+        let far = table(1 << 62);
+        assert_eq!((far.functions, far.holes.len()), (1, 0));
+        assert_eq!(far.notes, ["1 functions outside of executable segments"]);
+        assert_eq!(table(0x2000).functions, 2);
+        // The furthest: 256 GiB are closed by 64 functions of 4 GiB.
+        assert!(table((1 << 38) - 0x1000).functions <= 2 + 65);
+        assert_eq!(table((1 << 38) - 0xff).functions, 1);
+    }
 
     #[test]
     fn this_program_cut_anywhere() {

@@ -126,3 +126,24 @@ fn own_vdso() -> io::Result<Vec<u8>> {
     File::open("/proc/self/mem")?.read_exact_at(&mut bytes, range.start)?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::processes::hostile;
+
+    #[test]
+    fn the_vdso_changed_anywhere_is_no_danger() {
+        let vdso = own_vdso().unwrap();
+        hostile::object(&vdso);
+        let headers = (0..64).chain((64..0x400).step_by(5));
+        for at in headers.chain((0x400..vdso.len()).step_by(61)) {
+            for value in [0, 0x7f, 0xff] {
+                let mut changed = vdso.clone();
+                changed[at] = value;
+                hostile::object(&changed);
+            }
+            hostile::object(&vdso[..at]);
+        }
+    }
+}
