@@ -1,12 +1,17 @@
 //! `fuzz`: runs the targets of `fuzz/` under libFuzzer, built as cargo-fuzz does, but by the stable compiler: the code
 //! under test is safe Rust, so nothing but the compiler's coverage is needed, and no sanitizer.
 
+mod campaign;
+mod corpora;
+
 use crate::run;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-const TARGETS: &[&str] = &["area", "convert", "section", "walk"];
+const TARGETS: &[&str] = &[
+    "area", "convert", "files", "registry", "section", "texts", "walk",
+];
 const SECONDS: &str = "60";
 const MANIFEST: &str = "fuzz/Cargo.toml";
 
@@ -67,66 +72,98 @@ fn cargo(words: &[&str]) -> Command {
     cargo
 }
 
+/// `fuzz TARGET [SECONDS]`, `fuzz all [SECONDS]` or several targets, `fuzz keep`.
 pub(crate) fn run(words: &[&str]) -> ExitCode {
-    let (targets, rest) = match words.split_first() {
-        Some((name, rest)) if TARGETS.contains(name) => (vec![*name], rest),
-        _ => (TARGETS.to_vec(), words),
+    let done = match words {
+        ["keep"] => corpora::keep(TARGETS),
+        _ => match asked(words) {
+            Some((targets, seconds)) => match targets[..] {
+                [target] => fuzz(target, seconds),
+                _ => campaign::run(&targets, seconds),
+            },
+            None => Err("usage: ./run fuzz TARGET... [SECONDS] | all [SECONDS] | keep".to_string()),
+        },
     };
-    let seconds = match rest {
-        [] => SECONDS,
-        [seconds] if seconds.parse::<u32>().is_ok() => seconds,
-        _ => return run::fail("usage: ./run fuzz [TARGET] [SECONDS]"),
-    };
-    for target in targets {
-        match fuzz(target, seconds) {
-            Ok(()) => {}
-            Err(why) => return run::fail(&format!("fuzz {target}: {why}")),
-        }
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => run::fail(&format!("fuzz: {why}")),
     }
-    ExitCode::SUCCESS
 }
 
+/// The targets and the seconds that are asked for.
+fn asked<'a>(words: &[&'a str]) -> Option<(Vec<&'a str>, &'a str)> {
+    let (names, seconds) = match words {
+        [names @ .., seconds] if seconds.parse::<u32>().is_ok() => (names, *seconds),
+        names => (names, SECONDS),
+    };
+    match names {
+        ["all"] => Some((TARGETS.to_vec(), seconds)),
+        [] => None,
+        names if names.iter().all(|name| TARGETS.contains(name)) => Some((names.to_vec(), seconds)),
+        _ => None,
+    }
+}
+
+/// Runs one target, for people to watch.
 fn fuzz(target: &str, seconds: &str) -> Result<(), String> {
-    let here = run::target().join("fuzz");
-    let program = build(target, &here)?;
-    // What is found is kept here, and with it what made it fail; what is checked in is only read.
-    let [corpus, artifacts] = ["corpus", "artifacts"].map(|name| here.join(name).join(target));
-    for directory in [&corpus, &artifacts] {
-        fs::create_dir_all(directory)
-            .map_err(|error| format!("{}: {error}", directory.display()))?;
-    }
-    let mut command = Command::new(program);
-    command
-        .args([LONGEST, "-print_final_stats=1"])
-        .args(BOUNDS)
-        .arg(format!("-max_total_time={seconds}"))
-        .arg(format!("-artifact_prefix={}/", artifacts.display()))
-        .arg(&corpus)
-        .arg(run::top().join("fuzz/corpus").join(target));
-    match run::status(command)? {
+    build(&[target])?;
+    let found = Place::of(target)?;
+    match run::status(found.command(seconds))? {
         status if status.success() => Ok(()),
-        status => Err(format!("{status}; see {}", artifacts.display())),
+        status => Err(format!(
+            "{target}: {status}; see {}",
+            found.artifacts.display()
+        )),
     }
 }
 
-fn build(target: &str, here: &Path) -> Result<PathBuf, String> {
-    let host = host()?;
-    // With a target named, what runs while building is built without these flags.
+/// Where a target is, what it has found interesting, and what made it fail. What is checked in is only read.
+struct Place {
+    program: PathBuf,
+    corpus: PathBuf,
+    artifacts: PathBuf,
+    checked_in: PathBuf,
+}
+
+impl Place {
+    fn of(target: &str) -> Result<Place, String> {
+        let here = run::target().join("fuzz");
+        let [corpus, artifacts] = ["corpus", "artifacts"].map(|name| here.join(name).join(target));
+        for directory in [&corpus, &artifacts] {
+            fs::create_dir_all(directory)
+                .map_err(|error| format!("{}: {error}", directory.display()))?;
+        }
+        Ok(Place {
+            program: here.join(host()?).join("release").join(target),
+            corpus,
+            artifacts,
+            checked_in: run::top().join("fuzz/corpus").join(target),
+        })
+    }
+
+    fn command(&self, seconds: &str) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .args([LONGEST, "-print_final_stats=1"])
+            .args(BOUNDS)
+            .arg(format!("-max_total_time={seconds}"))
+            .arg(format!("-artifact_prefix={}/", self.artifacts.display()))
+            .args([&self.corpus, &self.checked_in]);
+        command
+    }
+}
+
+fn build(targets: &[&str]) -> Result<(), String> {
+    // With a triple named, what runs while building is built without these flags.
     let words = ["build", "--locked", "--release", "--features", "run"];
     let mut cargo = cargo(&words);
-    cargo.args([
-        "--manifest-path",
-        MANIFEST,
-        "--bin",
-        target,
-        "--target",
-        &host,
-    ]);
+    cargo.args(["--manifest-path", MANIFEST, "--target", &host()?]);
+    cargo.args(targets.iter().flat_map(|target| ["--bin", target]));
     cargo.env_remove("CARGO_ENCODED_RUSTFLAGS");
     cargo.env("RUSTFLAGS", FLAGS.join(" "));
     let status = run::status(cargo)?;
     match status.success() {
-        true => Ok(here.join(host).join("release").join(target)),
+        true => Ok(()),
         false => Err(format!("cargo {}: {status}", words.join(" "))),
     }
 }
@@ -159,13 +196,29 @@ mod tests {
         for target in TARGETS {
             let corpus = fs::read_dir(fuzz.join("corpus").join(target)).unwrap();
             let bytes: u64 = corpus.map(|f| f.unwrap().metadata().unwrap().len()).sum();
-            assert!((1..32 << 10).contains(&bytes), "{target}: {bytes} bytes");
+            assert!(
+                (1..=corpora::MOST_KEPT).contains(&bytes),
+                "{target}: {bytes} bytes"
+            );
         }
     }
 
     #[test]
     fn other_words_are_refused() {
-        assert_eq!(run(&["nothing"]), ExitCode::FAILURE);
-        assert_eq!(run(&["area", "many"]), ExitCode::FAILURE);
+        for words in [
+            &["nothing"][..],
+            &["area", "many"],
+            &["all", "area"],
+            &["7"],
+            &[],
+        ] {
+            assert_eq!(asked(words), None);
+            assert_eq!(run(words), ExitCode::FAILURE);
+        }
+        assert_eq!(
+            asked(&["walk", "area", "7"]),
+            Some((vec!["walk", "area"], "7"))
+        );
+        assert_eq!(asked(&["all"]), Some((TARGETS.to_vec(), SECONDS)));
     }
 }

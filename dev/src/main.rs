@@ -55,8 +55,8 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "fuzz",
-        arguments: "[TARGET] [SECONDS]",
-        help: "run the targets of fuzz/ under libFuzzer, a minute each (needs g++)",
+        arguments: "all [SECONDS] | TARGET... [SECONDS] | keep",
+        help: "run the targets of fuzz/ under libFuzzer, a minute each (needs g++); keep the smallest corpora",
         run: fuzz::run,
     },
     #[cfg(feature = "bench")]

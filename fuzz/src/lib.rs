@@ -1,17 +1,62 @@
 //! What the fuzz targets do with the fuzzer's bytes. The targets themselves (`targets`) are glue; what has to hold is
 //! said by the oracles that the property tests of the crates use, too.
 
+#[path = "../../crates/walk/tests/registry"]
+mod announced {
+    #[allow(dead_code, unreachable_pub)]
+    pub(crate) mod memory;
+    pub(crate) mod oracle;
+}
 mod area;
+#[path = "../../crates/audit/src"]
+mod audit {
+    pub(crate) mod headers;
+}
+mod elf;
+// What reads files needs nothing else of the recorder, which is much.
+#[path = "../../crates/framewalk/src/engines"]
+mod engines {
+    #[allow(dead_code, unreachable_pub)]
+    pub(crate) mod rings {
+        pub(crate) mod hostile;
+        pub(crate) mod record;
+    }
+}
+mod files;
 #[path = "../../crates/sframe/tests/hostile/mod.rs"]
 mod hostile;
 #[path = "../../crates/announce/tests/looker/mod.rs"]
 mod looker;
 #[path = "../../crates/walk/tests/hostile/mod.rs"]
 mod process;
+#[path = "../../crates/framewalk/src/processes"]
+#[allow(dead_code, unreachable_pub)]
+mod processes {
+    pub(crate) mod hostile;
+    mod image;
+    mod maps;
+    mod source;
+    mod table;
+    mod task;
+
+    pub(crate) use maps::Device;
+    pub(crate) use source::ObjectSource;
+    pub(crate) use table::{ROWS_PER_FUNCTION, Table};
+}
+mod registry;
 mod section;
+#[path = "../../crates/framewalk/src/symbols"]
+#[allow(dead_code, unreachable_pub)]
+mod symbols {
+    pub(crate) mod hostile;
+    mod layout;
+    mod perf_map;
+}
 mod walk;
 
 pub use area::area;
+pub use files::{files, texts};
+pub use registry::registry;
 pub use section::{convert, section};
 pub use walk::walk;
 
@@ -46,6 +91,21 @@ mod tests {
     #[test]
     fn the_corpus_of_conversions_passes() {
         replay("convert", super::convert);
+    }
+
+    #[test]
+    fn the_corpus_of_files_passes() {
+        replay("files", super::files);
+    }
+
+    #[test]
+    fn the_corpus_of_texts_passes() {
+        replay("texts", super::texts);
+    }
+
+    #[test]
+    fn the_corpus_of_registries_passes() {
+        replay("registry", super::registry);
     }
 
     #[test]

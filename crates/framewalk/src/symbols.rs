@@ -4,6 +4,8 @@
 //! once. What a file says is an allegation: a lookup that fails, or a reader that panics, leaves
 //! frames without a name (`libfoo.so+0x1234`) and nothing else.
 
+#[cfg(test)]
+mod hostile;
 mod layout;
 mod names;
 mod perf_map;

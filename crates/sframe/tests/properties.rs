@@ -2,6 +2,7 @@
 
 mod hostile;
 
+use arbitrary::Unstructured;
 use framewalk_sframe::{
     Arch, Builder, CallerRule, Cfa, FunctionRows, Pc, Register, Row, Rule, Section, Unwind, check,
 };
@@ -191,6 +192,20 @@ proptest! {
     #[test]
     fn any_call_frame_information_converts(bytes in prop::collection::vec(any::<u8>(), 0..200), address: u64) {
         hostile::eh_frame(&bytes, address, Arch::Amd64);
+    }
+
+    #[test]
+    fn made_sections_hold(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        let _ = hostile::made_section(&mut Unstructured::new(&bytes));
+    }
+
+    #[test]
+    fn made_call_frame_information_converts(
+        arch in prop::sample::select(Arch::ALL.to_vec()),
+        address in prop::sample::select(vec![0x4000_0000u64, 1 << 47, u64::MAX - 0x2000]),
+        bytes in prop::collection::vec(any::<u8>(), 0..600),
+    ) {
+        let _ = hostile::made_eh_frame(&mut Unstructured::new(&bytes), arch, address);
     }
 
     #[test]

@@ -233,7 +233,7 @@ fn compare(
         }
         absent += u64::from(missing);
     });
-    totals.unread_by_gimli += unread;
+    totals.unread_by_gimli += unread.entries + unread.tables;
     if absent > refused.rows() {
         totals.mismatch(|| {
             format!(

@@ -2,8 +2,10 @@
 
 mod convert;
 pub(crate) mod elf;
+#[path = "../../../crates/sframe/tests/hostile/machine.rs"]
 mod machine;
 mod readelf;
+#[path = "../../../crates/sframe/tests/hostile/truth.rs"]
 mod truth;
 
 use crate::run;

@@ -19,10 +19,12 @@ use std::os::unix::fs::FileExt;
 const MAX_READ: u64 = 1 << 28;
 /// Program and section headers, at most.
 const MAX_HEADERS: usize = 1 << 16;
+/// Executable segments, at most: linkers make one or two.
+const MAX_CODE: usize = 64;
 /// Notes of all segments, at most.
 const MAX_NOTES: usize = 64;
 /// The longest build id: SHA-512 would fit.
-const MAX_BUILD_ID: usize = 64;
+pub(super) const MAX_BUILD_ID: usize = 64;
 
 /// Why there is no unwind data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,7 +66,7 @@ pub(super) struct Bytes {
 /// An executable segment.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Segment {
-    /// Where it is linked to (ELF virtual address space), only as far as the file reaches.
+    /// Where it is linked to (ELF virtual address space), as far as the file is said to reach.
     pub(super) addresses: Range<u64>,
     /// File offset of the first byte.
     pub(super) offset: u64,
@@ -98,7 +100,7 @@ impl Image {
         }
     }
 
-    fn parse<'a>(data: impl ReadRef<'a>) -> Result<Image, Lack> {
+    pub(super) fn parse<'a>(data: impl ReadRef<'a>) -> Result<Image, Lack> {
         let header = header(data)?;
         let segments = segments(header, data)?
             .iter()
@@ -118,6 +120,9 @@ impl Image {
             })
             .collect::<Option<Vec<_>>>()
             .ok_or(Lack::Malformed("a segment wraps around"))?;
+        if segments.len() > MAX_CODE {
+            return Err(Lack::Malformed("too many executable segments"));
+        }
         let sections = header
             .section_headers(LittleEndian, data)
             .map_err(|_| Lack::Malformed("section headers"))?;
@@ -247,7 +252,7 @@ impl Seek for At<'_> {
 
 /// Refuses to read more than [`MAX_READ`] at once.
 #[derive(Clone, Copy)]
-struct Bounded<R>(R);
+pub(super) struct Bounded<R>(pub(super) R);
 
 impl<'a, R: ReadRef<'a>> ReadRef<'a> for Bounded<R> {
     fn len(self) -> Result<u64, ()> {

@@ -1,6 +1,6 @@
 //! Every mapped file met while recording, once.
 
-use super::{Generated, image};
+use super::{Generated, ObjectSource, image};
 use crate::sample::ObjectId;
 use std::collections::HashMap;
 use std::fs::File;
@@ -11,15 +11,6 @@ use std::sync::Arc;
 
 /// The most bytes that a vdso image may have; real ones have two to four pages.
 const MAX_VDSO: u64 = 1 << 20;
-
-/// What an object's bytes are.
-#[derive(Debug, Clone)]
-pub enum ObjectSource {
-    /// A file, kept open so that deleting or replacing it changes nothing.
-    File(Arc<File>),
-    /// The kernel's vdso image, copied from this process.
-    Vdso(Arc<[u8]>),
-}
 
 /// A mapped file.
 #[derive(Debug)]
@@ -134,4 +125,25 @@ fn own_vdso() -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; (range.end - range.start) as usize];
     File::open("/proc/self/mem")?.read_exact_at(&mut bytes, range.start)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::processes::hostile;
+
+    #[test]
+    fn the_vdso_changed_anywhere_is_no_danger() {
+        let vdso = own_vdso().unwrap();
+        hostile::object(&vdso);
+        let headers = (0..64).chain((64..0x400).step_by(5));
+        for at in headers.chain((0x400..vdso.len()).step_by(61)) {
+            for value in [0, 0x7f, 0xff] {
+                let mut changed = vdso.clone();
+                changed[at] = value;
+                hostile::object(&changed);
+            }
+            hostile::object(&vdso[..at]);
+        }
+    }
 }

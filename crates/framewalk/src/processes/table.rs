@@ -13,10 +13,13 @@ use framewalk_sframe::convert::{self, EhFrame, Refused};
 use framewalk_sframe::spec::Version;
 use framewalk_sframe::{Arch, Builder, Function, FunctionRows, Row, Section, Unwind};
 use framewalk_walk::{Origin, Says, Stop};
+use hole::Scan;
 use std::ops::Range;
 
 /// Rows that a lookup scans at most: longer functions are written as several.
 pub const ROWS_PER_FUNCTION: usize = 32;
+/// File offsets that tables are about: frames hold as many bits of them. It bounds what a sparse file can ask for.
+const MAX_OFFSET: u64 = 1 << 38;
 /// The longest entry code that is taken for outermost when nobody describes it, bytes.
 const MAX_ENTRY_CODE: u64 = 256;
 
@@ -62,9 +65,8 @@ impl Table {
     pub fn build(source: &ObjectSource) -> Table {
         let image = Image::read(source);
         let segments = image.as_ref().map_or(&[][..], |image| &image.segments);
-        Table::from_image(&image, &mut |hole| {
-            hole::keeps_frame_pointers(source, segments, hole)
-        })
+        let mut scan = Scan::new(source, segments);
+        Table::from_image(&image, &mut |hole| scan.keeps_frame_pointers(hole))
     }
 
     /// A table that was written elsewhere: a V3 section for address 0 in the space of file offsets. Only its header is
@@ -327,7 +329,7 @@ fn file_offset(function: &FunctionRows, image: &Image) -> Option<u64> {
     let segment = image.segments.iter().find(|segment| {
         segment.addresses.contains(&function.start) && end <= segment.addresses.end
     })?;
-    segment
-        .offset
-        .checked_add(function.start - segment.addresses.start)
+    let offset = (segment.offset).checked_add(function.start - segment.addresses.start)?;
+    let end = offset.checked_add(function.size.into())?;
+    (end <= MAX_OFFSET).then_some(offset)
 }

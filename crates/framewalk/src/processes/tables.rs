@@ -1,7 +1,7 @@
 //! Tables, built when they are first needed and shared by all objects with the same unwind data.
 
 use super::image::{Image, Lack};
-use super::table::hole;
+use super::table::hole::Scan;
 use super::{ObjectSource, Objects, Table};
 use crate::sample::ObjectId;
 use std::collections::HashMap;
@@ -29,16 +29,18 @@ impl TableBuilder {
         let image = Image::read(source);
         let key = self.keyed.hash_one(&image);
         let segments = image.as_ref().map_or(&[][..], |image| &image.segments);
-        let keeps = |hole: &Range<u64>| hole::keeps_frame_pointers(source, segments, hole);
         if let Some(holes) = self.holes_of_images.get(&key) {
-            let known = (key, holes.iter().map(keeps).collect());
+            let mut scan = Scan::new(source, segments);
+            let kept = holes.iter().map(|hole| scan.keeps_frame_pointers(hole));
+            let known = (key, kept.collect());
             if let Some(table) = self.tables.get(&known) {
                 return table.clone();
             }
         }
+        let mut scan = Scan::new(source, segments);
         let mut kept = Vec::new();
         let table = Arc::new(Table::from_image(&image, &mut |hole| {
-            let keeps = keeps(hole);
+            let keeps = scan.keeps_frame_pointers(hole);
             kept.push(keeps);
             keeps
         }));

@@ -25,7 +25,7 @@ pub(crate) fn stat(pid: u32, tid: u32) -> Option<Stat> {
 }
 
 /// `1234 (name) R 1 ...`: the name may hold anything, parentheses too (proc(5)).
-fn parse_stat(bytes: &[u8]) -> Option<Stat> {
+pub(super) fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     let open = bytes.iter().position(|&byte| byte == b'(')?;
     let close = bytes.iter().rposition(|&byte| byte == b')')?;
     let comm = String::from_utf8_lossy(bytes.get(open + 1..close)?).into_owned();

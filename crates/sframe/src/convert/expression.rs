@@ -120,7 +120,8 @@ impl<R: Reader> Operations<R> {
                         0,
                     ))?;
                 }
-                Operation::CallFrameCFA => {
+                // What the CFA is cannot be told by the CFA.
+                Operation::CallFrameCFA if initial.is_some() => {
                     stack.push(Value::Term(
                         Term {
                             base: Base::Cfa,

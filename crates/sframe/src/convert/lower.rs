@@ -100,6 +100,7 @@ impl<'a> Lowering<'a> {
             CfaRule::Expression(expression) => {
                 let operations = self.operations(&expression)?;
                 if let Some(plt) = operations.plt(self.machine.ra) {
+                    self.nameable(plt.register)?;
                     return Ok(Frame::Plt(plt));
                 }
                 match operations.term(None)? {

@@ -114,11 +114,24 @@ fn push_and_leave() {
 /// x86-64 has no register 106, though a row has room for the number.
 #[test]
 fn registers_that_do_not_exist_are_refused() {
-    let conversion = one(&[vec![0x0c, 106, 8]]);
+    let conversion = one(&[vec![0x0c, 106, 8], advance(1), plt_of(19, 11)]);
     assert_eq!(
         refused(&conversion),
-        [(Refusal::RegisterNumber, times(1, 1))]
+        [(Refusal::RegisterNumber, times(1, 2))]
     );
+    assert_eq!(rows(&conversion), []);
+}
+
+/// DWARF 5, 6.4.2: no expression of a CFA may use it, not even for a value that is then passed over.
+#[test]
+fn a_cfa_that_is_told_by_itself_is_refused() {
+    const CALL_FRAME_CFA: u8 = 0x9c;
+    let conversion = one(&[
+        cfa_expression(&[vec![CALL_FRAME_CFA], breg(RBP, 16)].concat()),
+        advance(1),
+        cfa_expression(&[breg(RBP, 16), vec![CALL_FRAME_CFA]].concat()),
+    ]);
+    assert_eq!(refused(&conversion), [(Refusal::Expression, times(1, 2))]);
     assert_eq!(rows(&conversion), []);
 }
 
@@ -234,8 +247,12 @@ fn frame_pointer_is_never_undefined() {
 
 /// `rsp + 8 + (((rip & 15) >= from) << 3)`
 fn plt(from: u8) -> Vec<u8> {
+    plt_of(RSP, from)
+}
+
+fn plt_of(register: u8, from: u8) -> Vec<u8> {
     let tail = vec![0x80, 0, 0x3f, 0x1a, 0x30 + from, 0x2a, 0x33, 0x24, 0x22];
-    cfa_expression(&[breg(RSP, 8), tail].concat())
+    cfa_expression(&[breg(register, 8), tail].concat())
 }
 
 #[test]

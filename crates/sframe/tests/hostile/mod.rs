@@ -1,7 +1,15 @@
 //! What has to hold for whatever bytes are alleged to be a section. Property tests and fuzz targets ask the same.
 
+pub(crate) mod bytes;
+pub(crate) mod cfi;
+pub(crate) mod machine;
+pub(crate) mod made;
+mod truth;
+
+use arbitrary::{Result, Unstructured};
 use framewalk_sframe::convert::{self, EhFrame};
 use framewalk_sframe::{Arch, Builder, FunctionRows, Pc, Row, Section, WriteError, check};
+use machine::State;
 
 /// Places asked about per section: the work of an input stays bounded.
 const MOST_PLACES: usize = 1 << 10;
@@ -123,9 +131,37 @@ fn linear(functions: &[FunctionRows], pc: u64) -> Option<(&FunctionRows, &Row)> 
     rows.max_by_key(|row| row.start).map(|row| (function, row))
 }
 
-/// Whatever is converted can be written, and our own check finds nothing in it.
-pub(crate) fn eh_frame(bytes: &[u8], address: u64, arch: Arch) {
-    let conversion = convert::eh_frame(EhFrame::new(bytes, address, arch));
+/// A section that is put together from the bytes: if nobody changes it, it says what its author meant; if somebody
+/// does, what holds for every section.
+pub(crate) fn made_section(u: &mut Unstructured<'_>) -> Result<()> {
+    let made::Made {
+        mut bytes,
+        address,
+        functions: meant,
+    } = made::section(u)?;
+    if !bytes::corrupt(u, &mut bytes)? {
+        let report = check(&bytes, address);
+        let plain = |f: &FunctionRows| f.rows.first().is_none_or(|row| row.start == 0);
+        assert!(report.is_sound(), "{report}: {:?}", report.findings());
+        assert!(meant.iter().all(plain));
+        let section = Section::parse(&bytes, address).unwrap();
+        assert_eq!(functions(&section), meant);
+    }
+    self::section(&bytes, address);
+    Ok(())
+}
+
+/// Call frame information that is put together from the bytes, and perhaps changed.
+pub(crate) fn made_eh_frame(u: &mut Unstructured<'_>, arch: Arch, address: u64) -> Result<()> {
+    let mut bytes = cfi::eh_frame(u, arch, address)?;
+    bytes::corrupt(u, &mut bytes)?;
+    eh_frame(&bytes, address, arch);
+    Ok(())
+}
+
+/// Whatever is converted can be written, our own check finds nothing in it, and it says what gimli says of the source.
+pub(crate) fn eh_frame(source: &[u8], address: u64, arch: Arch) {
+    let conversion = convert::eh_frame(EhFrame::new(source, address, arch));
     let functions = conversion.functions;
     for pair in functions.windows(2) {
         assert!(pair[0].end().unwrap() <= pair[1].start);
@@ -141,4 +177,36 @@ pub(crate) fn eh_frame(bytes: &[u8], address: u64, arch: Arch) {
     assert!(report.is_sound(), "{report}: {:?}", report.findings());
     let section = Section::parse(&bytes, address).unwrap();
     same(&section, &functions, &places(&functions));
+    as_gimli(&section, source, arch);
+}
+
+/// At the first and the last byte of every row that gimli reads, the converted section has the same caller, or nothing.
+/// Not where several entries are about that byte: of those, the first that can be said wins.
+fn as_gimli(section: &Section<'_>, source: &[u8], arch: Arch) {
+    let (entries, unread) = truth::each_row(arch, source, section.address(), |_| {});
+    // We find the entries behind a bad one, too.
+    if unread.entries > 0 {
+        return;
+    }
+    let of_several = |pc| {
+        let holds = entries
+            .iter()
+            .filter(|entry| (entry.start..entry.end).contains(&pc));
+        holds.count() > 1
+    };
+    truth::each_row(arch, source, section.address(), |row| {
+        for pc in [row.start, row.end - 1] {
+            if of_several(pc) {
+                continue;
+            }
+            let Some(found) = section.lookup(pc).unwrap() else {
+                continue;
+            };
+            for seed in [1, 0x5eed] {
+                let state = State::new(arch, seed, pc);
+                let ours = state.apply(&found.row.unwind);
+                assert_eq!(row.apply(&state), Some(ours), "at {pc:#x}: {:?}", found.row);
+            }
+        }
+    });
 }

@@ -5,3 +5,4 @@ mod checks;
 mod life;
 mod memory;
 mod model;
+mod oracle;

@@ -9,6 +9,8 @@
 //! fork, exit).
 
 pub(super) mod events;
+#[cfg(test)]
+mod hostile;
 pub(super) mod queue;
 pub(super) mod reader;
 pub(super) mod record;

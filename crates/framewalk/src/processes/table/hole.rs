@@ -21,6 +21,8 @@ const PROLOGUES: [[u8; 4]; 2] = [[0x55, 0x48, 0x89, 0xe5], [0x55, 0x48, 0x8b, 0x
 const BYTES_PER_PROLOGUE: u64 = 4096;
 /// Bytes of a hole that are looked at, at most.
 const MAX_SCAN: u64 = 64 << 20;
+/// Bytes of all holes of an object.
+const MAX_SCANS: u64 = 1 << 30;
 const PIECE: usize = 256 << 10;
 
 /// Whether a file offset lies in a large hole of this section. Its functions are sorted and disjoint.
@@ -70,24 +72,39 @@ pub(super) fn closed(hole: &Range<u64>) -> impl Iterator<Item = FunctionRows> + 
     })
 }
 
-/// Whether the code in a hole keeps frame pointers, as far as its bytes tell.
-pub(in crate::processes) fn keeps_frame_pointers(
-    source: &ObjectSource,
-    segments: &[Segment],
-    hole: &Range<u64>,
-) -> bool {
-    let (mut bytes, mut prologues) = (0, 0);
-    for segment in segments {
-        let length = segment.addresses.end - segment.addresses.start;
-        let start = hole.start.max(segment.offset);
-        let end = hole.end.min(segment.offset.saturating_add(length));
-        let end = end.min(start.saturating_add(MAX_SCAN));
-        if start < end {
-            bytes += end - start;
-            prologues += count(source, start..end).unwrap_or(0);
+/// Looks at the code in the holes of one object.
+pub(in crate::processes) struct Scan<'a> {
+    source: &'a ObjectSource,
+    segments: &'a [Segment],
+    /// Bytes that may still be looked at: a file may be sparse, and its holes many.
+    left: u64,
+}
+
+impl<'a> Scan<'a> {
+    pub(in crate::processes) fn new(source: &'a ObjectSource, segments: &'a [Segment]) -> Self {
+        Scan {
+            source,
+            segments,
+            left: MAX_SCANS,
         }
     }
-    bytes >= MIN_HOLE && prologues >= bytes / BYTES_PER_PROLOGUE
+
+    /// Whether the code in a hole keeps frame pointers, as far as its bytes tell.
+    pub(in crate::processes) fn keeps_frame_pointers(&mut self, hole: &Range<u64>) -> bool {
+        let (mut bytes, mut prologues) = (0, 0);
+        for segment in self.segments {
+            let length = segment.addresses.end - segment.addresses.start;
+            let start = hole.start.max(segment.offset);
+            let end = hole.end.min(segment.offset.saturating_add(length));
+            let end = end.min(start.saturating_add(MAX_SCAN.min(self.left)));
+            if start < end {
+                self.left -= end - start;
+                bytes += end - start;
+                prologues += count(self.source, start..end).unwrap_or(0);
+            }
+        }
+        bytes >= MIN_HOLE && prologues >= bytes / BYTES_PER_PROLOGUE
+    }
 }
 
 fn count(source: &ObjectSource, range: Range<u64>) -> io::Result<u64> {
@@ -192,25 +209,33 @@ mod tests {
             }
             ObjectSource::Vdso(Arc::from(bytes))
         };
+        let keeps = |source: &ObjectSource, hole: &Range<u64>| {
+            Scan::new(source, &segments).keeps_frame_pointers(hole)
+        };
         for prologue in PROLOGUES {
-            assert!(keeps_frame_pointers(
-                &code(1000, prologue),
-                &segments,
-                &hole
-            ));
-            assert!(!keeps_frame_pointers(
-                &code(10_000, prologue),
-                &segments,
-                &hole
-            ));
+            assert!(keeps(&code(1000, prologue), &hole));
+            assert!(!keeps(&code(10_000, prologue), &hole));
         }
         let dense = code(100, PROLOGUES[0]);
         let elsewhere = 0..0x1000 + MIN_HOLE / 2;
-        assert!(
-            !keeps_frame_pointers(&dense, &segments, &elsewhere),
-            "too little of it is code"
-        );
+        assert!(!keeps(&dense, &elsewhere), "too little of it is code");
         let beyond = 0x1000..u64::MAX;
-        assert!(keeps_frame_pointers(&dense, &segments, &beyond));
+        assert!(keeps(&dense, &beyond));
+    }
+
+    #[test]
+    fn what_is_looked_at_in_one_object_is_bounded() {
+        let segments = [Segment {
+            addresses: 0..u64::MAX,
+            offset: 0,
+        }];
+        let bytes = PROLOGUES[0].repeat(2 * MIN_HOLE as usize / 4);
+        let source = ObjectSource::Vdso(Arc::from(bytes));
+        let mut scan = Scan::new(&source, &segments);
+        let hole = 0..MIN_HOLE;
+        scan.left = 2 * MIN_HOLE - 1;
+        assert!(scan.keeps_frame_pointers(&hole));
+        assert!(!scan.keeps_frame_pointers(&hole));
+        assert!(scan.left < MIN_HOLE);
     }
 }

@@ -31,14 +31,22 @@ pub(crate) struct Range {
     pub(crate) end: u64,
 }
 
-/// Calls back for every row of every entry; answers the entries' ranges, and how many entries gimli
-/// could not read.
+/// What gimli could not read.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Unread {
+    /// Entries; of the one after which no more could be found, all that follow are one.
+    pub(crate) entries: u64,
+    /// Entries of which rows could not be read.
+    pub(crate) tables: u64,
+}
+
+/// Calls back for every row of every entry; answers the entries' ranges, and what gimli could not read.
 pub(crate) fn each_row<'a>(
     arch: Arch,
     bytes: &'a [u8],
     address: u64,
     mut each: impl FnMut(TrueRow<'_, 'a>),
-) -> (Vec<Range>, u64) {
+) -> (Vec<Range>, Unread) {
     let endian = match arch.machine().big_endian {
         true => RunTimeEndian::Big,
         false => RunTimeEndian::Little,
@@ -51,7 +59,7 @@ pub(crate) fn each_row<'a>(
     let bases = BaseAddresses::default().set_eh_frame(address);
     let mut context = UnwindContext::new();
     let mut ranges = Vec::new();
-    let mut unread = 0;
+    let mut unread = Unread::default();
     let mut entries = section.entries(&bases);
     loop {
         let partial = match entries.next() {
@@ -59,12 +67,12 @@ pub(crate) fn each_row<'a>(
             Ok(Some(CieOrFde::Cie(_))) => continue,
             Ok(None) => break,
             Err(_) => {
-                unread += 1;
+                unread.entries += 1;
                 break;
             }
         };
         let Ok(fde) = partial.parse(EhFrame::cie_from_offset) else {
-            unread += 1;
+            unread.entries += 1;
             continue;
         };
         let (start, end) = (
@@ -76,7 +84,7 @@ pub(crate) fn each_row<'a>(
         }
         ranges.push(Range { start, end });
         let Ok(mut table) = fde.rows(&section, &bases, &mut context) else {
-            unread += 1;
+            unread.tables += 1;
             continue;
         };
         loop {
@@ -94,7 +102,7 @@ pub(crate) fn each_row<'a>(
                 }
                 Ok(None) => break,
                 Err(_) => {
-                    unread += 1;
+                    unread.tables += 1;
                     break;
                 }
             }

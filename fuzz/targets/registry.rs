@@ -1,0 +1,4 @@
+//! The registry of what processes announce.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| framewalk_fuzz::registry(data));
