@@ -72,3 +72,46 @@ int look(struct fw_question *question)
 	__builtin_memcpy(question->name, w->name.bytes, sizeof(question->name));
 	return 0;
 }
+
+/* A walk from a frame that is made up, by sections that nobody registered. */
+struct fw_from {
+	u64 pc;
+	u64 sp;
+	u64 fp;
+	u32 limit;
+	u32 origin;
+	u32 is_return;
+	u32 num_sections;
+	struct fw_section sections[FW_SECTIONS];
+	u32 stop; /* the answer; the frames are in the walk's state */
+	u32 pad;
+};
+
+struct fw_from from_layout;
+
+SEC("syscall")
+int walk_from(struct fw_from *from)
+{
+	u32 zero = 0;
+	struct fw_walk *w = bpf_map_lookup_elem(&scratch, &zero);
+
+	if (!w)
+		return 1;
+	w->num_kernel = 0;
+	w->may_defer = 0;
+	fw_begin(w, from->limit);
+	w->pc = from->pc;
+	w->sp = from->sp;
+	w->fp = from->fp;
+	w->origin = from->origin;
+	w->is_return = !!from->is_return;
+	/* The registers of this call are nobody's business. */
+	w->top = 0;
+	w->announced = from->num_sections > 0;
+	w->num_sections = from->num_sections;
+	w->gap_start = w->gap_end = 0;
+	for (u32 i = 0; i < FW_SECTIONS; i++)
+		w->sections[i].section = from->sections[i];
+	from->stop = fw_run(w, true);
+	return 0;
+}

@@ -5,10 +5,10 @@
 //! announced sections in the same maps. What C leaves undefined traps.
 #![allow(unsafe_code)]
 
-use crate::Frame;
+use crate::Walked;
 use crate::skeleton::types::fw_object_state;
 use framewalk_sframe::{Error, Section};
-use framewalk_walk::{Origin, Start, Stop};
+use framewalk_walk::{Origin, Start};
 use std::ffi::{c_int, c_long, c_void};
 use std::fmt;
 use std::ptr::NonNull;
@@ -113,21 +113,6 @@ pub struct How {
     pub sleepable: bool,
     /// The walk can be tried again where they may.
     pub may_defer: bool,
-}
-
-/// What a walk answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Walked {
-    /// Innermost first. Numbers of names are not kept: names are sent nowhere.
-    pub frames: Vec<Frame>,
-    /// Why it ended.
-    pub stop: Stop,
-    /// Where it stood.
-    pub pc: u64,
-    /// Its stack pointer.
-    pub sp: u64,
-    /// How often it read.
-    pub reads: u32,
 }
 
 /// A process, as far as a walk looks at one.
@@ -303,18 +288,9 @@ impl World {
             std::slice::from_raw_parts(walk.stack, walk.words as usize)
         };
         assert_eq!(walk.out_of_loops, 0, "the budget of loops was used up");
-        let mut words = words.iter().copied();
-        let frames = (0..walk.frames)
-            .map(|_| Frame::from_words(|| words.next()).expect("as many words as frames need"))
-            .collect();
-        assert_eq!(words.next(), None, "words that no frame needs");
-        let stop = u8::try_from(walk.stop).ok().and_then(Stop::from_number);
         Walked {
-            frames,
-            stop: stop.expect("a reason"),
-            pc: walk.pc,
-            sp: walk.sp,
             reads: walk.reads,
+            ..Walked::new(words, walk.frames, walk.stop, walk.pc, walk.sp)
         }
     }
 }

@@ -15,6 +15,7 @@ mod record;
 mod registry;
 mod said;
 mod skeleton;
+mod walked;
 
 pub use error::Error;
 pub use load::{Counts, Mode, Options, Sampler, Table};
@@ -25,3 +26,4 @@ pub use registry::{
     Entries, Hashes, Heard, Hook, Late, Registry, RegistryCounts, RegistryMaps, Room, Section,
     Space,
 };
+pub use walked::Walked;

@@ -1,13 +1,17 @@
-//! The kernel's reader of frame areas, asked about an area in this process's own memory: for tests, which compare it with
-//! the observer of the announce crate, and for measuring. Nothing is registered and nothing walked.
+//! The kernel's reader of frame areas and its walk, asked about this process's own memory: for tests, which compare them with
+//! the observer of the announce crate and the walk in Rust, and for measuring. Nothing is registered.
 
+use crate::Walked;
 use crate::error::Error;
 use crate::load::next_arena;
 use crate::said;
 use crate::skeleton::look::{LookSkel, LookSkelBuilder, types};
 use framewalk_announce::area::observe::Geometry;
-use libbpf_rs::ProgramInput;
+use framewalk_sframe::spec::Flag;
+use framewalk_walk::Start;
+use framewalk_walk::registry::{Announced, What};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{MapCore, MapFlags, ProgramInput};
 use std::fmt;
 use std::mem::{MaybeUninit, offset_of};
 
@@ -78,6 +82,9 @@ pub struct Looked {
 }
 
 impl Look {
+    /// Sections that a walk can go by (`FW_SECTIONS` of `bpf/state.h`).
+    pub const MAX_SECTIONS: usize = 8;
+
     /// Loads it.
     pub fn load() -> Result<Look, Error> {
         said::listen();
@@ -129,6 +136,85 @@ impl Look {
         };
         self.skel.progs.look.test_run(input).map_err(Error::Map)?;
         Ok(looked(&bytes))
+    }
+
+    /// Walks this process's memory from a frame of which only pc, stack pointer and frame pointer are known, by these
+    /// sections and else by guesses.
+    ///
+    /// # Panics
+    /// Where there are more than [`Look::MAX_SECTIONS`], or one is an area.
+    pub fn walk(&self, start: &Start, limit: u32, sections: &[Announced]) -> Result<Walked, Error> {
+        assert!(sections.len() <= Look::MAX_SECTIONS);
+        let mut bytes = vec![0u8; size_of::<types::fw_from>()];
+        macro_rules! put {
+            ($at:expr, $value:expr) => {{
+                let (at, value) = ($at, $value.to_ne_bytes());
+                bytes[at..at + value.len()].copy_from_slice(&value);
+            }};
+        }
+        macro_rules! from {
+            ($field:ident, $value:expr) => {
+                put!(offset_of!(types::fw_from, $field), $value)
+            };
+        }
+        from!(pc, start.registers.pc);
+        from!(sp, start.registers.sp);
+        from!(fp, start.registers.fp);
+        from!(limit, limit);
+        from!(origin, start.origin as u32);
+        from!(is_return, u32::from(start.is_return_address));
+        from!(num_sections, sections.len() as u32);
+        for (i, announced) in sections.iter().enumerate() {
+            let What::Section { header, .. } = &announced.claim.what else {
+                panic!("an area")
+            };
+            let at = offset_of!(types::fw_from, sections) + i * size_of::<types::fw_section>();
+            macro_rules! section {
+                ($field:ident, $value:expr) => {
+                    put!(at + offset_of!(types::fw_section, $field), $value)
+                };
+            }
+            section!(start, announced.claim.text.start);
+            section!(end, announced.claim.text.end);
+            section!(address, announced.claim.address);
+            section!(number, announced.number);
+            section!(length, announced.claim.len);
+            section!(index, header.index_at as u32);
+            section!(functions, header.functions);
+            section!(rows_at, header.rows_at as u32);
+            section!(rows_len, header.rows_len as u32);
+            section!(version, header.version.0);
+            section!(pcrel, u8::from(header.has(Flag::PCREL)));
+        }
+        let input = ProgramInput {
+            context_in: Some(&mut bytes),
+            ..ProgramInput::default()
+        };
+        let program = &self.skel.progs.walk_from;
+        program.test_run(input).map_err(Error::Map)?;
+        let state = &self.skel.maps.scratch;
+        let state = state.lookup(&0u32.to_ne_bytes(), MapFlags::ANY);
+        let state = state.map_err(Error::Map)?.unwrap_or_default();
+        let word = |at: usize| {
+            let bytes = state.get(at..).and_then(|rest| rest.first_chunk());
+            bytes.copied().map_or(0, u64::from_ne_bytes)
+        };
+        macro_rules! state {
+            ($field:ident) => {
+                word(offset_of!(types::fw_walk, $field))
+            };
+        }
+        let words = state!(num_words) as u32 as usize;
+        let words: Vec<u64> = (0..words)
+            .map(|i| word(offset_of!(types::fw_walk, frames) + 8 * i))
+            .collect();
+        let stop = offset_of!(types::fw_from, stop);
+        let stop = bytes[stop..]
+            .first_chunk()
+            .copied()
+            .map_or(0, u32::from_ne_bytes);
+        let frames = state!(num_user) as u32;
+        Ok(Walked::new(&words, frames, stop, state!(pc), state!(sp)))
     }
 }
 

@@ -14,6 +14,10 @@ impl Bytes {
         self.regions.push((start, bytes));
     }
 
+    pub(super) fn regions(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        self.regions.iter().map(|(at, bytes)| (*at, &bytes[..]))
+    }
+
     /// The bytes from `at` on, whoever may read them.
     pub(super) fn get_mut(&mut self, at: u64, len: usize) -> Option<&mut [u8]> {
         self.regions.iter_mut().find_map(|(start, bytes)| {

@@ -1,12 +1,22 @@
-//! The walk in Rust beside the kernel's, compiled for this process, in states that nobody has: random tables, sections
-//! that processes announce, sound and corrupted, stacks, registers, mappings, and memory that fails at every read.
+//! The walk in Rust beside the kernel's in states that nobody has: random tables, sections that processes announce, sound
+//! and corrupted, stacks, registers, mappings, and memory that fails at every read.
+//!
+//! The kernel's walk is the one that is compiled for this process, or the one in the kernel, over memory that this process
+//! then really has.
 
 mod bytes;
+mod host;
+mod kernel;
 mod make;
 mod process;
 
+use bytes::Bytes;
 use fastrand::Rng;
-use framewalk_walk::Stop;
+use framewalk_kernel::Walked;
+use framewalk_kernel::host::{How, Object, Read, World};
+use framewalk_walk::registry::Announced;
+use framewalk_walk::{Start, Stop};
+use kernel::Inside;
 use process::Process;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -50,22 +60,51 @@ impl fmt::Display for Tally {
     }
 }
 
-/// Processes that are made from one seed.
+/// The kernel's walk, wherever it runs.
+trait Target {
+    /// There can be objects with tables.
+    const OBJECTS: bool;
+    /// Walks can begin at topmost frames, and words be unreadable, not only pages.
+    const TOPMOST: bool;
+
+    fn clear(&mut self);
+    fn object(&mut self, number: u32, object: Object<'_>);
+    fn map(&mut self, start: u64, end: u64, executable: bool, object: Option<(u32, u64)>);
+    fn mapped(&mut self, leaf: u32);
+    /// None where that is not its affair.
+    fn announce(&mut self, address: u64, len: u64, read: &mut Read<'_>) -> Option<Result<(), i64>>;
+    fn walk(&mut self, start: &Start, how: How, memory: &Bytes, sections: &[Announced]) -> Walked;
+    /// None where it reads for itself.
+    fn walk_by(&mut self, start: &Start, how: How, read: &mut Read<'_>) -> Option<Walked>;
+}
+
+/// States of one process.
 const STATES_PER_PROCESS: u64 = 500;
 
-/// Compares at least so many states.
+/// Compares at least so many states, with the walk that is compiled for this process.
 ///
 /// # Panics
 /// At the first difference, with the seed that leads to it.
 pub fn compare(seed: u64, states: u64) -> Tally {
+    compare_with(&mut World::new(), seed, states)
+}
+
+/// The same with the walk in the kernel, where that can be had.
+///
+/// # Panics
+/// At the first difference, with the seed that leads to it.
+pub fn compare_inside(seed: u64, states: u64) -> Result<Tally, framewalk_kernel::Error> {
+    Ok(compare_with(&mut Inside::load()?, seed, states))
+}
+
+fn compare_with<T: Target>(target: &mut T, seed: u64, states: u64) -> Tally {
     let mut tally = Tally::default();
     let mut seeds = Rng::with_seed(seed);
-    let mut world = framewalk_kernel::host::World::new();
     while tally.states < states {
         let seed = seeds.u64(..);
-        let mut process = Process::new(Rng::with_seed(seed), &mut world, &mut tally);
+        let mut process = Process::new(Rng::with_seed(seed), target, &mut tally);
         for _ in 0..STATES_PER_PROCESS {
-            if let Err(difference) = process.state(&mut world, &mut tally) {
+            if let Err(difference) = process.state(target, &mut tally) {
                 panic!("process of seed {seed}: {difference}");
             }
         }

@@ -2,7 +2,7 @@
 
 use super::Tally;
 use super::bytes::Bytes;
-use super::make;
+use super::{Target, make};
 use fastrand::Rng;
 use framewalk::processes::{
     AnnouncedCode, Backing, Lack, Mapping, Mappings, Objects, ProcessCode, SectionCopies, Table,
@@ -10,8 +10,8 @@ use framewalk::processes::{
 };
 use framewalk::sample::{ObjectId, Place};
 use framewalk_announce::abi::{KIND_SECTION, USER_END};
-use framewalk_kernel::host::{How, Object, Walked, World};
-use framewalk_kernel::{Frame, FramePlace};
+use framewalk_kernel::host::{How, Object};
+use framewalk_kernel::{Frame, FramePlace, Walked};
 use framewalk_walk::arch::FULL;
 use framewalk_walk::registry::{Announced, Claim};
 use framewalk_walk::{Code, Found, Origin, Registers, Start, Stop, walk};
@@ -26,8 +26,8 @@ const APART: u64 = 0x100_0000;
 const GENERATED: u64 = 0x6000_0000;
 const SECTIONS: u64 = 0x6100_0000;
 const STACKS: [Range<u64>; 3] = [
-    0x7ffd_0000_0000..0x7ffd_0000_8000,
-    0x7ffe_0000_0000..0x7ffe_0000_2000,
+    0x2000_0000_0000..0x2000_0000_8000,
+    0x2100_0000_0000..0x2100_0000_2000,
     // The last that there can be.
     USER_END - 2 * PAGE..USER_END - PAGE,
 ];
@@ -48,6 +48,8 @@ pub(super) struct Process {
     copies: SectionCopies,
     /// Described functions, and places behind calls in code that nobody describes.
     places: Vec<Range<u64>>,
+    /// A page that cannot be read is a mapping of its own.
+    split: bool,
     /// Of 32 words, so many are nonsense: stacks of few are deep.
     nonsense: u8,
 }
@@ -80,7 +82,7 @@ impl From<Walked> for Answer {
 }
 
 impl Process {
-    pub(super) fn new(random: Rng, world: &mut World, tally: &mut Tally) -> Process {
+    pub(super) fn new<T: Target>(random: Rng, world: &mut T, tally: &mut Tally) -> Process {
         world.clear();
         let mut process = Process {
             random,
@@ -92,14 +94,16 @@ impl Process {
             announced: Vec::new(),
             copies: SectionCopies::default(),
             places: Vec::new(),
+            split: false,
             nonsense: 0,
         };
         process.nonsense = [1, 4, 20][process.random.usize(..3)];
-        for number in 0..4 {
+        for number in 0..if T::OBJECTS { 4 } else { 0 } {
             process.object(number, world);
         }
         process.generated(world, tally);
-        for stack in STACKS {
+        let numbers = if T::OBJECTS { 3 } else { 2 };
+        for stack in STACKS[..numbers].iter().cloned() {
             process.map(stack.clone(), None, world);
             let len = (stack.end - stack.start) as usize;
             process.memory.add(stack.start, vec![0; len]);
@@ -113,7 +117,12 @@ impl Process {
     }
 
     /// A mapping: code of an object from a page on, generated code (`Some(None)`), or no code.
-    fn map(&mut self, range: Range<u64>, code: Option<Option<(u32, u64)>>, world: &mut World) {
+    fn map<T: Target>(
+        &mut self,
+        range: Range<u64>,
+        code: Option<Option<(u32, u64)>>,
+        world: &mut T,
+    ) {
         world.map(range.start, range.end, code.is_some(), code.flatten());
         if let Some(object) = code {
             let mapping = Mapping {
@@ -129,7 +138,7 @@ impl Process {
         self.mapped.push(range);
     }
 
-    fn object(&mut self, number: u32, world: &mut World) {
+    fn object<T: Target>(&mut self, number: u32, world: &mut T) {
         let start = CODE + u64::from(number) * APART;
         let pages = self.random.u64(..8);
         let text = pages * PAGE + self.random.u64(..64)..pages * PAGE + 0x1_8000;
@@ -152,7 +161,7 @@ impl Process {
                 (table, object) = (made.expect("just written"), Object::Table(&section, origin));
             }
         }
-        world.object(number, object).expect("just written");
+        world.object(number, object);
         self.tables.insert(ObjectId(number), Arc::new(table));
         let range = start..start + 0x1_8000;
         self.code(range.clone(), number > 1);
@@ -182,14 +191,20 @@ impl Process {
     }
 
     /// Generated code, and sections for some of it and for code of an object.
-    fn generated(&mut self, world: &mut World, tally: &mut Tally) {
+    fn generated<T: Target>(&mut self, world: &mut T, tally: &mut Tally) {
         let range = GENERATED..GENERATED + 4 * PAGE;
         self.code(range.clone(), true);
         self.map(range.clone(), Some(None), world);
-        let texts = [
-            range.start + 0x800..range.end - 0x100,
-            CODE + 0x400..CODE + 0x2000,
-        ];
+        let texts = match T::OBJECTS {
+            true => [
+                range.start + 0x800..range.end - 0x100,
+                CODE + 0x400..CODE + 0x2000,
+            ],
+            false => [
+                range.start + 0x800..range.start + 0x1000,
+                range.start + 0x1100..range.end,
+            ],
+        };
         for (text, address) in texts.into_iter().zip((SECTIONS..).step_by(0x20_0000)) {
             let functions = make::functions(&mut self.random, text);
             let places = functions
@@ -212,8 +227,7 @@ impl Process {
                 world,
             );
             self.memory.add(address, section);
-            self.announce(address, len, world);
-            tally.registrations += 1;
+            self.announce(address, len, world, tally);
             if self.random.u8(..3) == 0
                 && let Some(bytes) = self.memory.get_mut(address, len as usize)
             {
@@ -222,7 +236,7 @@ impl Process {
         }
     }
 
-    fn announce(&mut self, address: u64, len: u64, world: &mut World) {
+    fn announce<T: Target>(&mut self, address: u64, len: u64, world: &mut T, tally: &mut Tally) {
         let memory = &self.memory;
         let mut read = |at: u64, into: &mut [u8]| memory.read(at, into);
         let claim = Claim::read(address, address, len, KIND_SECTION, &mut read);
@@ -236,14 +250,17 @@ impl Process {
         if overlaps {
             return;
         }
-        let answer = world.announce(false, address, address, len, &mut read);
+        let answer = world.announce(address, len, &mut read);
         let refused = claim
             .as_ref()
             .err()
             .map(|refusal| -i64::from(refusal.errno()));
-        assert_eq!(answer.err(), refused, "registering {claim:x?}");
+        if let Some(answer) = answer {
+            assert_eq!(answer.err(), refused, "registering {claim:x?}");
+            tally.registrations += 1;
+        }
         if let Ok(claim) = claim {
-            let number = self.announced.len() as u64 + 1;
+            let number = self.random.u64(1 << 21..1 << 33);
             self.announced.push(Announced {
                 number,
                 key: address,
@@ -282,7 +299,7 @@ impl Process {
         }
     }
 
-    fn start(&mut self) -> Start {
+    fn start<T: Target>(&mut self) -> Start {
         let pc = match self.random.u8(..8) {
             0 => self.word(),
             _ => {
@@ -305,7 +322,7 @@ impl Process {
             fp,
             full: None,
         };
-        if self.random.u8(..4) == 0 {
+        if !T::TOPMOST || self.random.u8(..4) == 0 {
             return Start {
                 registers,
                 origin: [Origin::Converted, Origin::FramePointer][self.random.usize(..2)],
@@ -322,13 +339,17 @@ impl Process {
     }
 
     /// Walks from a state with both, once as it is and once with each read failing.
-    pub(super) fn state(&mut self, world: &mut World, tally: &mut Tally) -> Result<(), String> {
+    pub(super) fn state<T: Target>(
+        &mut self,
+        world: &mut T,
+        tally: &mut Tally,
+    ) -> Result<(), String> {
         for _ in 0..self.random.usize(..16) {
             let stack = STACKS[self.random.usize(..3)].clone();
             let (at, word) = (self.random.u64(stack), self.word());
             self.memory.put(at & !7, word);
         }
-        let start = self.start();
+        let start = self.start::<T>();
         let how = How {
             limit: match self.random.u8(..8) {
                 0 => self.random.u32(..4),
@@ -339,6 +360,7 @@ impl Process {
         };
         let mut asked = Vec::new();
         self.memory.gone.clear();
+        self.split = !T::TOPMOST;
         let (outside, reads) = self.both(&start, how, world, &mut asked)?;
         tally.states += 1;
         tally.frames += outside.frames.len() as u64;
@@ -347,9 +369,13 @@ impl Process {
         asked.dedup();
         // Each word that was read, alone or with its page.
         for at in asked {
-            self.memory.gone = vec![match self.random.u8(..4) {
-                0 => at & !(PAGE - 1)..at | (PAGE - 1),
-                _ => at..at.saturating_add(8),
+            // Code that cannot be read is no code there.
+            if !T::TOPMOST && self.mappings.find(at).is_some() {
+                continue;
+            }
+            self.memory.gone = vec![match T::TOPMOST && self.random.u8(..4) > 0 {
+                true => at..at.saturating_add(8),
+                false => at & !(PAGE - 1)..at | (PAGE - 1),
             }];
             let (outside, _) = self.both(&start, how, world, &mut Vec::new())?;
             tally.states += 1;
@@ -373,9 +399,13 @@ impl Process {
         };
         let code = ProcessCode::new(&self.mappings, &self.objects, &mut self.tables)
             .with_announced(Some(announced));
+        let gone = memory.gone.iter().filter(|_| self.split);
         let mut code = Held {
             code,
             mapped: &self.mapped,
+            edges: gone
+                .flat_map(|gone| [gone.start, gone.start.saturating_add(PAGE)])
+                .collect(),
         };
         let mut words = |at: u64| {
             asked.push(at);
@@ -406,16 +436,15 @@ impl Process {
         }
     }
 
-    fn both(
+    fn both<T: Target>(
         &mut self,
         start: &Start,
         how: How,
-        world: &mut World,
+        world: &mut T,
         asked: &mut Vec<u64>,
     ) -> Result<(Answer, u32), String> {
         let mut outside = self.outside(start, how, asked);
-        let memory = &self.memory;
-        let walked = world.walk(start, how, &mut |at, into| memory.read(at, into));
+        let walked = world.walk(start, how, &self.memory, &self.announced);
         let reads = walked.reads;
         let inside = Answer::from(walked);
         // The kernel's stands on the frame that it could not deliver any more, and on the caller that is no code.
@@ -432,12 +461,12 @@ impl Process {
     }
 
     /// The walk in C over memory that is there and then is not: it ends, within bounds.
-    fn interrupted(
+    fn interrupted<T: Target>(
         &mut self,
         start: &Start,
         how: How,
         reads: u32,
-        world: &mut World,
+        world: &mut T,
         tally: &mut Tally,
     ) {
         let memory = &self.memory;
@@ -448,11 +477,12 @@ impl Process {
                     may_defer: self.random.bool(),
                     ..how
                 };
-                let walked = world.walk(start, how, &mut |at, into| {
+                let walked = world.walk_by(start, how, &mut |at, into| {
                     count += 1;
                     let failed = count - 1 == fails || (lasting && count > fails);
                     !failed && memory.read(at, into)
                 });
+                let Some(walked) = walked else { return };
                 assert!(walked.frames.len() <= how.limit as usize);
                 // Each frame reads a few words and pieces.
                 assert!(walked.reads as usize <= 200 * (walked.frames.len() + 1));
@@ -466,6 +496,8 @@ impl Process {
 struct Held<'a> {
     code: ProcessCode<'a>,
     mapped: &'a [Range<u64>],
+    /// Where some of them are cut.
+    edges: Vec<u64>,
 }
 
 impl Code for Held<'_> {
@@ -481,6 +513,8 @@ impl Code for Held<'_> {
 
     fn is_same_stack(&mut self, sp: u64, bytes: Range<u64>) -> bool {
         let stack = self.mapped.iter().find(|mapped| mapped.contains(&sp));
-        stack.is_some_and(|stack| stack.start <= bytes.start && bytes.end <= stack.end)
+        let cut = |&&edge: &&u64| (sp < edge) != (bytes.end <= edge);
+        let cut = self.edges.iter().any(|edge| cut(&edge));
+        stack.is_some_and(|stack| stack.start <= bytes.start && bytes.end <= stack.end) && !cut
     }
 }
