@@ -3,7 +3,7 @@
 
 mod model;
 
-use framewalk_sframe::{CallerRule, Unwind};
+use framewalk_sframe::{CallerRule, Rule, Unwind};
 use framewalk_walk::arch::{Arch, FULL};
 use framewalk_walk::{
     Code, Found, Frame, MAX_FRAME_SIZE, MAX_SWITCHES, Origin, READS_PER_FRAME, READS_PER_GUESS,
@@ -57,6 +57,16 @@ struct Between {
     /// The caller may be on another stack.
     switches: bool,
     rule: Option<(CallerRule, i32)>,
+}
+
+impl Between {
+    /// Only the topmost frame, all of whose registers are known, may have nothing on the stack: not even a return
+    /// address, unless it stands in the save area of the caller.
+    fn may_be_empty(&self, arch: &Arch, known: &Known) -> bool {
+        let in_register =
+            |(rule, _): (CallerRule, i32)| matches!(rule.ra, Rule::Same | Rule::Value(..));
+        known.full.is_some() && (arch.save_area > 0 || self.rule.is_some_and(in_register))
+    }
 }
 
 impl Process {
@@ -171,8 +181,8 @@ impl Process {
             assert_eq!(caller.sp % arch.word, 0);
             let cfa = caller.sp.checked_add(arch.save_area).unwrap();
 
-            // Only the topmost frame may have nothing on the stack, where all its registers are known.
-            let empty = known.is_some_and(|known| known.full.is_some()) && caller.sp == frame.sp;
+            let empty = known.is_some_and(|known| between.may_be_empty(arch, &known))
+                && caller.sp == frame.sp;
             let climbs = caller.sp > frame.sp && caller.sp - frame.sp <= MAX_FRAME_SIZE;
             if !climbs && !empty {
                 assert!(between.switches && cfa < arch.user_end);
@@ -220,7 +230,7 @@ impl Process {
             Step::None => return assert!(!matches!(stop, Stop::NotCode | Stop::Loop)),
         };
         let climbs = sp > last.sp && sp - last.sp <= MAX_FRAME_SIZE && sp % arch.word == 0;
-        let empty = known.full.is_some() && sp == last.sp && sp % arch.word == 0;
+        let empty = between.may_be_empty(arch, known) && sp == last.sp && sp % arch.word == 0;
         let below = sp.wrapping_add(arch.save_area) < arch.user_end && sp % arch.word == 0;
         let anywhere = between.switches && below;
         match stop {
