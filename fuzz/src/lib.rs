@@ -78,6 +78,38 @@ mod tests {
         assert!(files > 0);
     }
 
+    /// What the generators make of bytes that nobody chose.
+    #[test]
+    fn random_bytes_pass() {
+        let targets: [fn(&[u8]); 7] = [
+            super::area,
+            super::convert,
+            super::files,
+            super::registry,
+            super::section,
+            super::texts,
+            super::walk,
+        ];
+        // SplitMix64.
+        let mut seed = 0u64;
+        let mut random = || {
+            seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = seed;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        };
+        for round in 0..200 {
+            let words = 1 + random() % 128;
+            let bytes: Vec<u8> = (0..words).flat_map(|_| random().to_le_bytes()).collect();
+            for (number, target) in targets.iter().enumerate() {
+                // A failure says which.
+                println!("round {round}, target {number}");
+                target(&bytes);
+            }
+        }
+    }
+
     #[test]
     fn the_corpus_of_areas_passes() {
         replay("area", super::area);

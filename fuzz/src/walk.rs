@@ -34,6 +34,7 @@ fn process(bytes: &mut Unstructured<'_>) -> Result<Process> {
         }
         false => None,
     };
+    let is_return_address = u8::arbitrary(bytes)? % 8 == 0;
     let limit = bytes.int_in_range(0..=600)?;
     let stack = (0..WORDS).map(|_| word(bytes)).collect::<Result<_>>()?;
     Ok(Process {
@@ -44,6 +45,7 @@ fn process(bytes: &mut Unstructured<'_>) -> Result<Process> {
         sp,
         fp,
         full,
+        is_return_address,
         limit,
     })
 }
@@ -58,32 +60,50 @@ fn word(bytes: &mut Unstructured<'_>) -> Result<u64> {
 }
 
 fn says(arch: &Arch, bytes: &mut Unstructured<'_>) -> Result<Says> {
-    let kind = u8::arbitrary(bytes)? % 16;
-    let unwind = match kind {
-        0 | 1 => return Ok(Says::Undescribed),
-        2 => return Ok(Says::Stop(Stop::NotCode)),
-        3 => Unwind::Outermost,
-        _ => Unwind::Caller(CallerRule {
-            cfa: match bool::arbitrary(bytes)? {
-                true => Cfa::Value(register(arch, bytes)?, offset(bytes)?),
-                false => Cfa::At(register(arch, bytes)?, offset(bytes)?),
-            },
-            ra: rule(arch, bytes)?,
-            fp: rule(arch, bytes)?,
-            ra_signed: kind == 4,
-        }),
+    let kind = u8::arbitrary(bytes)? % 32;
+    if kind < 3 {
+        return Ok(Says::Undescribed);
+    }
+    if kind == 3 {
+        let stop = *bytes.choose(&[Stop::NotCode, Stop::NoRow])?;
+        return Ok(Says::Stop(stop));
+    }
+    let signal = u8::arbitrary(bytes)? % 4 == 0;
+    let origin = *bytes.choose(&[Origin::File, Origin::Announced, Origin::FrameArea])?;
+    if kind == 4 {
+        let unwind = Unwind::Outermost;
+        return Ok(Says::Row {
+            unwind,
+            signal,
+            origin,
+        });
+    }
+    let rule = CallerRule {
+        cfa: match u8::arbitrary(bytes)? % 3 {
+            0 => Cfa::At(register(arch, bytes)?, offset(bytes)?),
+            _ => Cfa::Value(register(arch, bytes)?, offset(bytes)?),
+        },
+        ra: rule(arch, bytes)?,
+        fp: rule(arch, bytes)?,
+        ra_signed: kind == 5,
     };
-    // The oracle knows the frames of signals by their origin.
-    let signal = kind == 5;
-    let origin = if signal {
-        Origin::Announced
-    } else {
-        Origin::File
-    };
-    Ok(Says::Row {
-        unwind,
-        signal,
-        origin,
+    Ok(match kind {
+        ..20 => Says::Row {
+            unwind: Unwind::Caller(rule),
+            signal,
+            origin,
+        },
+        20..26 => Says::Body {
+            rule,
+            frame_pointer: bool::arbitrary(bytes)?,
+            signal,
+            origin,
+        },
+        _ => Says::Switch {
+            rule,
+            add: offset(bytes)?,
+            origin,
+        },
     })
 }
 

@@ -190,14 +190,15 @@ fn a_handler_on_its_own_stack_lies_anywhere() {
         .word(0x7_0000 + 160, 0x1000)
         .word(0x7_0000 + 168, 0x3000);
     assert_eq!(process.walk(0x1000, 0x7_0000, 0).1, Stop::Outermost);
-    // No user space lies there, and nothing is aligned like that.
-    assert_eq!(
-        process
-            .word(0x7_0000 + 160, 1 << 60)
-            .walk(0x1000, 0x7_0000, 0)
-            .1,
-        Stop::CfaBad
-    );
+    // No user space lies from 2^56 on, and nothing is aligned like the last.
+    for (cfa, stop) in [
+        (1 << 60, Stop::CfaBad),
+        (1 << 56, Stop::CfaBad),
+        ((1 << 56) - 8, Stop::Outermost),
+    ] {
+        process = process.word(0x7_0000 + 160, cfa);
+        assert_eq!(process.walk(0x1000, 0x7_0000, 0).1, stop);
+    }
     let mut process = Process::default()
         .signal_row(0x1000, trampoline)
         .word(0x7000 + 160, 0x9001);
@@ -382,6 +383,56 @@ fn a_cfa_that_cannot_be() {
     assert_eq!(stop(Cfa::Value(RSP, i32::MIN)), Stop::CfaBad);
     assert_eq!(stop(Cfa::At(RSP, 8)), Stop::ReadFault);
     assert_eq!(stop(Cfa::At(RSP, -0x1000)), Stop::CfaBad);
+}
+
+#[test]
+fn a_frame_with_nothing_on_the_stack_has_its_return_address_in_a_register() {
+    let stop = |ra| {
+        let rule = CallerRule {
+            cfa: Cfa::Value(RSP, 0),
+            ra,
+            fp: Rule::Same,
+            ra_signed: false,
+        };
+        let mut full = [0; FULL];
+        full[11] = 0x3001;
+        let registers = Registers {
+            pc: 0x1000,
+            sp: 0x7000,
+            fp: 0x7100,
+            full: Some(full),
+        };
+        let mut process = Process::default()
+            .row(0x1000, Unwind::Caller(rule))
+            .row(0x3000, Unwind::Outermost)
+            .word(0x6ff8, 0x3001);
+        process.walk_from(Start::topmost(registers), 510).1
+    };
+    assert_eq!(stop(Rule::Value(Register(11), 0)), Stop::Outermost);
+    assert_eq!(stop(Rule::AtCfa(-8)), Stop::CfaNotAbove);
+    assert_eq!(stop(Rule::At(RSP, -8)), Stop::CfaNotAbove);
+}
+
+#[test]
+fn a_row_that_says_what_cannot_be_is_bad() {
+    let stop = |ra, fp| {
+        let rule = CallerRule {
+            cfa: Cfa::Value(RSP, 8),
+            ra,
+            fp,
+            ra_signed: false,
+        };
+        let mut process = Process::default()
+            .row(0x1000, Unwind::Caller(rule))
+            .word(0x7000, 0x3000);
+        process.stop()
+    };
+    // Below nothing.
+    let below = Rule::Value(RSP, i32::MIN);
+    assert_eq!(stop(below, Rule::Same), Stop::BadRow);
+    assert_eq!(stop(Rule::AtCfa(-8), below), Stop::BadRow);
+    // No register holds it.
+    assert_eq!(stop(Rule::Same, Rule::Same), Stop::BadRow);
 }
 
 #[test]

@@ -38,22 +38,27 @@ fn cfa() -> impl Strategy<Value = Cfa> {
 }
 
 fn says() -> impl Strategy<Value = Says> {
-    let caller =
-        (cfa(), rule(), rule(), prop::bool::weighted(0.05)).prop_map(|(cfa, ra, fp, ra_signed)| {
-            Unwind::Caller(CallerRule {
-                cfa,
-                ra,
-                fp,
-                ra_signed,
-            })
-        });
+    let caller = (cfa(), rule(), rule(), prop::bool::weighted(0.05));
+    let caller = caller.prop_map(|(cfa, ra, fp, ra_signed)| CallerRule {
+        cfa,
+        ra,
+        fp,
+        ra_signed,
+    });
+    let caller = caller.boxed();
+    let origin = prop::sample::select(vec![Origin::File, Origin::Announced, Origin::FrameArea]);
+    let of = (caller, prop::bool::weighted(0.2), origin);
     prop_oneof![
-        12 => (caller, prop::bool::weighted(0.2)).prop_map(|(unwind, signal)| {
-            Says::Row { unwind, signal, origin: if signal { Origin::Announced } else { Origin::File } }
+        12 => of.clone().prop_map(|(rule, signal, origin)| {
+            Says::Row { unwind: Unwind::Caller(rule), signal, origin }
         }),
+        4 => (of.clone(), any::<bool>()).prop_map(|((rule, signal, origin), frame_pointer)| {
+            Says::Body { rule, frame_pointer, signal, origin }
+        }),
+        4 => (of, offset()).prop_map(|((rule, _, origin), add)| Says::Switch { rule, add, origin }),
         3 => Just(Says::Undescribed),
         1 => Just(Says::Row { unwind: Unwind::Outermost, signal: false, origin: Origin::File }),
-        1 => Just(Says::Stop(Stop::NotCode)),
+        1 => prop::sample::select(vec![Stop::NotCode, Stop::NoRow]).prop_map(Says::Stop),
     ]
 }
 
@@ -68,7 +73,7 @@ fn word() -> impl Strategy<Value = u64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_walk_ends_and_climbs(
@@ -77,9 +82,10 @@ proptest! {
         stack in prop::collection::vec(word(), 256),
         (pc, sp, fp) in (word(), word(), word()),
         full in prop::option::of(prop::collection::vec(word(), FULL)),
+        is_return_address in prop::bool::weighted(0.1),
         limit in 0usize..600,
     ) {
         let full = full.map(|all| all.try_into().unwrap());
-        Process { arch, code, stack, pc, sp, fp, full, limit }.ends_and_climbs();
+        Process { arch, code, stack, pc, sp, fp, full, is_return_address, limit }.ends_and_climbs();
     }
 }

@@ -1,12 +1,17 @@
 //! A process of which nothing has to be true, and what holds for a walk of it. Property tests and fuzz targets ask the
 //! same.
 
-use framewalk_sframe::Unwind;
+mod model;
+
+use framewalk_sframe::{CallerRule, Rule, Unwind};
 use framewalk_walk::arch::{Arch, FULL};
 use framewalk_walk::{
-    Code, Found, MAX_SWITCHES, Origin, READS_PER_FRAME, READS_PER_GUESS, Registers, Says, Start,
-    Stop, walk,
+    Code, Found, Frame, MAX_FRAME_SIZE, MAX_SWITCHES, Origin, READS_PER_FRAME, READS_PER_GUESS,
+    Registers, Says, Start, Stop, walk,
 };
+use model::{Known, Step};
+use std::cell::Cell;
+use std::collections::HashSet;
 
 /// Lowest address of the stack; whatever is below it is code.
 pub(crate) const STACK: u64 = 0x7fff_0000;
@@ -23,102 +28,231 @@ pub(crate) struct Process {
     pub(crate) sp: u64,
     pub(crate) fp: u64,
     pub(crate) full: Option<[u64; FULL]>,
+    /// The walk begins at a caller: its pc is a return address.
+    pub(crate) is_return_address: bool,
     /// Most frames of the walk.
     pub(crate) limit: usize,
 }
 
-/// The code of a process of some machine.
-struct Program<'a>(&'static Arch, &'a [Says]);
-
-impl Code for Program<'_> {
+impl Code for &Process {
     type Place = u64;
 
     fn arch(&self) -> &'static Arch {
-        self.0
+        self.arch
     }
 
     fn find(&mut self, pc: u64) -> Found<u64> {
-        let says = self.1[pc as usize % self.1.len()];
-        Found { place: pc, says }
+        Found {
+            place: pc,
+            says: self.says(pc),
+        }
+    }
+}
+
+/// What lies between a frame and its caller: the origin of the caller's pc, whether that is a return address, and the
+/// rule, if it is one that holds whatever the instruction is.
+struct Between {
+    origin: Origin,
+    returns: bool,
+    /// The caller may be on another stack.
+    switches: bool,
+    rule: Option<(CallerRule, i32)>,
+}
+
+impl Between {
+    /// Only the topmost frame, all of whose registers are known, may have nothing on the stack: not even a return
+    /// address, unless it stands in the save area of the caller.
+    fn may_be_empty(&self, arch: &Arch, known: &Known) -> bool {
+        let in_register =
+            |(rule, _): (CallerRule, i32)| matches!(rule.ra, Rule::Same | Rule::Value(..));
+        known.full.is_some() && (arch.save_area > 0 || self.rule.is_some_and(in_register))
     }
 }
 
 impl Process {
+    fn says(&self, pc: u64) -> Says {
+        self.code[pc as usize % self.code.len()]
+    }
+
+    fn word(&self, address: u64) -> Option<u64> {
+        let Some(index) = address.checked_sub(STACK) else {
+            // Code, as far as its bytes matter.
+            return Some(if address.is_multiple_of(3) {
+                0xe8 << 24
+            } else {
+                address << 8
+            });
+        };
+        (index % 8 == 0).then(|| self.stack.get(index as usize / 8).copied())?
+    }
+
+    /// What there is to go on by from a frame; why there is nothing, if that is known already.
+    fn between(&self, frame: &Frame<u64>) -> Result<Between, Stop> {
+        let between = |origin, signal: bool, switches, rule| Between {
+            origin,
+            returns: !signal,
+            switches: signal || switches,
+            rule,
+        };
+        Ok(match self.says(frame.place) {
+            Says::Row {
+                unwind: Unwind::Outermost,
+                ..
+            } => return Err(Stop::Outermost),
+            Says::Row {
+                unwind: Unwind::Caller(rule),
+                signal,
+                origin,
+            } => between(origin, signal, false, Some((rule, 0))),
+            Says::Body {
+                rule,
+                signal,
+                origin,
+                ..
+            } => {
+                // Which rule it is an instruction tells that was interrupted.
+                let settled = frame.is_return_address || !self.arch.guesses;
+                between(origin, signal, false, settled.then_some((rule, 0)))
+            }
+            Says::Switch { rule, add, origin } => between(origin, false, true, Some((rule, add))),
+            Says::Undescribed if self.arch.guesses => {
+                between(Origin::FramePointer, false, false, None)
+            }
+            Says::Undescribed => return Err(Stop::FramePointer),
+            Says::Stop(stop) => return Err(stop),
+        })
+    }
+
     /// Walks it.
     pub(crate) fn ends_and_climbs(self) {
+        let (arch, limit) = (self.arch, self.limit);
+        let reads = Cell::new(0);
+        let mut memory = |address: u64| {
+            reads.set(reads.get() + 1);
+            self.word(address)
+        };
         let Process {
-            arch,
-            code,
-            stack,
             pc,
             sp,
             fp,
             full,
-            limit,
+            is_return_address,
+            ..
         } = self;
-        let mut reads = 0;
-        let mut memory = |address: u64| {
-            reads += 1;
-            let Some(index) = address.checked_sub(STACK) else {
-                // Code, as far as its bytes matter.
-                return Some(if address.is_multiple_of(3) {
-                    0xe8 << 24
-                } else {
-                    address << 8
-                });
-            };
-            (index % 8 == 0).then(|| stack.get(index as usize / 8).copied())?
+        let start = Start {
+            is_return_address,
+            ..Start::topmost(Registers { pc, sp, fp, full })
         };
-        let mut program = Program(arch, &code);
         let mut frames = Vec::new();
-        let start = Start::topmost(Registers { pc, sp, fp, full });
-        let stop = walk(start, limit, &mut memory, &mut program, |frame| {
-            frames.push(frame)
+        let stop = walk(start, limit, &mut memory, &mut &self, |frame| {
+            frames.push(frame);
         });
 
         assert!(frames.len() <= limit);
-        assert!(reads <= READS_PER_FRAME.max(READS_PER_GUESS) * frames.len());
+        assert!(reads.get() <= READS_PER_FRAME.max(READS_PER_GUESS) * frames.len());
         assert_eq!(limit == 0, frames.is_empty());
-        if let Some(first) = frames.first() {
+        let Some(first) = frames.first() else {
+            assert_eq!(stop, Stop::Limit);
+            return;
+        };
+        assert_eq!(
+            (first.pc, first.sp, first.origin, first.is_return_address),
+            (pc, sp, Origin::Registers, is_return_address)
+        );
+        for frame in &frames {
+            // A caller is looked up by its call.
+            let back = u64::from(frame.is_return_address);
+            assert_eq!(frame.place, frame.pc.wrapping_sub(back));
+        }
+
+        let mut known = Some(Known { sp, fp, full });
+        let mut switches = HashSet::new();
+        for pair in frames.windows(2) {
+            let [frame, caller] = pair else {
+                unreachable!()
+            };
+            let between = self.between(frame).unwrap();
             assert_eq!(
-                (first.pc, first.sp, first.origin),
-                (pc, sp, Origin::Registers)
+                (caller.origin, caller.is_return_address),
+                (between.origin, between.returns)
             );
-        }
-        let mut switches = 0;
-        for (depth, pair) in frames.windows(2).enumerate() {
-            assert!(pair[1].pc != 0);
-            assert_eq!(pair[1].pc & arch.address_bits, pair[1].pc);
-            assert!(pair[1].origin != Origin::FramePointer || arch.guesses);
-            // Only signal rows have this origin here.
-            let signal = pair[1].origin == Origin::Announced;
-            assert_eq!(signal, !pair[1].is_return_address);
-            // Only the topmost frame may have nothing on the stack, where all its registers are known.
-            let empty = depth == 0 && full.is_some() && pair[1].sp == pair[0].sp;
-            if pair[1].sp <= pair[0].sp && !empty {
-                assert!(signal);
-                switches += 1;
+            assert_ne!(caller.pc, 0);
+            assert_eq!(caller.pc & arch.address_bits, caller.pc);
+            assert_eq!(caller.sp % arch.word, 0);
+            let cfa = caller.sp.checked_add(arch.save_area).unwrap();
+
+            let empty = known.is_some_and(|known| between.may_be_empty(arch, &known))
+                && caller.sp == frame.sp;
+            let climbs = caller.sp > frame.sp && caller.sp - frame.sp <= MAX_FRAME_SIZE;
+            if !climbs && !empty {
+                assert!(between.switches && cfa < arch.user_end);
+                assert!(switches.insert((caller.pc, caller.sp)), "the same twice");
             }
-            assert_eq!(pair[1].sp % arch.word, 0);
-            assert!(pair[1].sp.checked_add(arch.save_area).is_some());
+            known = known.zip(between.rule).map(|(known, rule)| {
+                let read = |address| self.word(address);
+                let Step::Caller { pc, sp, fp } = model::step(arch, &known, rule, &read) else {
+                    panic!("{:?} has no caller by {:?}", frame, rule);
+                };
+                assert_eq!((pc, sp), (caller.pc, caller.sp));
+                Known { sp, fp, full: None }
+            });
         }
-        assert!(switches <= MAX_SWITCHES);
+        assert!(switches.len() <= MAX_SWITCHES);
+        let last = frames.last().unwrap();
+        match (stop, self.between(last)) {
+            (Stop::Limit, _) => assert_eq!(frames.len(), limit),
+            (stop, Err(expected)) => assert_eq!(stop, expected),
+            (stop, Ok(between)) => {
+                assert_ne!(stop, Stop::Outermost);
+                let Some((known, rule)) = known.zip(between.rule) else {
+                    return;
+                };
+                self.ends(stop, last, &known, rule, &between, &switches);
+            }
+        }
+    }
+
+    /// What the last frame's rule computes is none, is no code, or lies where it must not.
+    fn ends(
+        &self,
+        stop: Stop,
+        last: &Frame<u64>,
+        known: &Known,
+        rule: (CallerRule, i32),
+        between: &Between,
+        switches: &HashSet<(u64, u64)>,
+    ) {
+        let arch = self.arch;
+        let read = |address| self.word(address);
+        let (pc, sp) = match model::step(arch, known, rule, &read) {
+            Step::Caller { pc, sp, .. } => (pc, sp),
+            Step::Zero => return assert!(!matches!(stop, Stop::NotCode | Stop::Loop)),
+            Step::None => return assert!(!matches!(stop, Stop::NotCode | Stop::Loop)),
+        };
+        let climbs = sp > last.sp && sp - last.sp <= MAX_FRAME_SIZE && sp % arch.word == 0;
+        let empty = between.may_be_empty(arch, known) && sp == last.sp && sp % arch.word == 0;
+        let below = sp.wrapping_add(arch.save_area) < arch.user_end && sp % arch.word == 0;
+        let anywhere = between.switches && below;
         match stop {
-            Stop::Limit => assert_eq!(frames.len(), limit),
-            Stop::Outermost => {
-                let last = frames
-                    .last()
-                    .map(|frame| code[frame.place as usize % code.len()]);
-                let outermost = matches!(
-                    last,
-                    Some(Says::Row {
-                        unwind: Unwind::Outermost,
-                        ..
-                    })
-                );
-                assert!(outermost);
+            Stop::NotCode => {
+                let back = u64::from(between.returns);
+                assert_eq!(self.says(pc.wrapping_sub(back)), Says::Stop(Stop::NotCode));
+                assert!(climbs || empty || anywhere);
             }
-            _ => {}
+            Stop::CfaBad => {
+                assert!(!climbs && !anywhere);
+                assert!(sp % arch.word != 0 || sp > last.sp);
+            }
+            Stop::CfaNotAbove => {
+                assert!(!climbs && sp % arch.word == 0);
+                assert!(if anywhere {
+                    switches.len() == MAX_SWITCHES
+                } else {
+                    sp <= last.sp
+                });
+            }
+            Stop::Loop => assert!(anywhere && switches.contains(&(pc, sp))),
+            other => panic!("{other:?}, but the caller is at {pc:#x}, {sp:#x}"),
         }
     }
 }
