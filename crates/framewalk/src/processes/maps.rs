@@ -1,5 +1,6 @@
 //! The lines of /proc/PID/maps (proc(5), fs/proc/task_mmu.c show_map_vma).
 
+use framewalk_announce::abi::USER_END;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -75,7 +76,8 @@ fn line(bytes: &[u8]) -> Option<Line<'_>> {
     (start < end).then_some(Line {
         start,
         end,
-        executable: permissions.get(2) == Some(&b'x'),
+        // The vsyscall page is the kernel's, and at a kernel's address: nobody's stack leads there.
+        executable: permissions.get(2) == Some(&b'x') && start < USER_END,
         offset,
         device,
         inode,
@@ -122,7 +124,7 @@ mod tests {
         let text = "\
 55eb647ef000-55eb647f3000 r-xp 00001000 fe:00 325843                     /usr/bin/two words (deleted)
 7f0000000000-7f0000001000 rw-p 00000000 00:00 0 
-7f0000001000-7f0000002000 --xp 00000000 00:00 0                          [vsyscall]
+ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]
 7f0000002000-7f0000003000 r-xs 00000000 00:01 2066                       /memfd:a\\012b\\\\012 (deleted)
 ";
         let lines = all(text).unwrap();
@@ -142,7 +144,7 @@ mod tests {
             (0x7f0000000000, 0x7f0000001000, false, 0, 0, String::new())
         );
         assert_eq!(lines[2].5, "[vsyscall]");
-        assert!(lines[2].2);
+        assert!(!lines[2].2);
         assert_eq!(lines[3].5, "/memfd:a\nb\\\n");
     }
 
