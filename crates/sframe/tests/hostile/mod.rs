@@ -49,11 +49,11 @@ pub(crate) fn section(bytes: &[u8], address: u64) {
         };
         for error in at(Place::Function(index)) {
             // What is about several functions, or about addresses.
-            use Fault::{Block, EndWraps, NotSorted, Overlap, RowsShared};
+            use Fault::{Block, Empties, EndWraps, NotSorted, Overlap, RowsShared};
             assert!(
                 matches!(
                     error.fault,
-                    NotSorted | Overlap | EndWraps | RowsShared | Block(_)
+                    NotSorted | Overlap | Empties | EndWraps | RowsShared | Block(_)
                 ),
                 "{error}"
             );
@@ -65,11 +65,8 @@ pub(crate) fn section(bytes: &[u8], address: u64) {
                 Err(error) => found(error),
                 Ok(_) => {
                     for error in at(Place::Row(index, number)) {
-                        use Fault::{FirstRow, RegisterNumber, WordCount};
-                        assert!(
-                            matches!(error.fault, FirstRow(_) | RegisterNumber(_) | WordCount(3)),
-                            "{error}"
-                        );
+                        use Fault::{FirstRow, WordCount};
+                        assert!(matches!(error.fault, FirstRow(_) | WordCount(3)), "{error}");
                     }
                 }
             }
