@@ -36,7 +36,7 @@ pub(crate) fn section(bytes: &[u8], address: u64) {
             "{error}"
         );
     }
-    assert_eq!(section.is_empty(), section.len() == 0);
+    assert_eq!(section.is_empty(), section.functions().next().is_none());
     assert_eq!(section.functions().len(), section.len() as usize);
     // The work is bounded by the row area per function, which the mutations keep small.
     for (index, function) in (0..).zip(section.functions()) {
