@@ -53,6 +53,8 @@ pub enum Fault {
     NotSorted,
     /// A function starts inside the one before it.
     Overlap,
+    /// More functions of no size in a row than a lookup passes over, in a section that says "sorted".
+    Empties,
     /// Its rows or its attribute start behind the row area.
     RowsOutside(u32),
     /// So many functions claim the same rows that reading all of them is not worth it.
@@ -155,6 +157,7 @@ impl fmt::Display for Fault {
             Fault::EndWraps => f.write_str("end wraps around the address space"),
             Fault::NotSorted => f.write_str("starts below its predecessor in a sorted section"),
             Fault::Overlap => f.write_str("starts inside its predecessor"),
+            Fault::Empties => f.write_str("too many functions of no size before it"),
             Fault::RowsOutside(at) => write!(f, "rows at {at:#x} are outside of the row area"),
             Fault::RowsShared => f.write_str("rows are claimed by too many functions"),
             Fault::RowStartWidth(code) => write!(f, "unknown row start width {code}"),

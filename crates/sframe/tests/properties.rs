@@ -8,6 +8,14 @@ use framewalk_sframe::{
 };
 use proptest::prelude::*;
 
+/// No property would see a sum that wraps, if they were not (Cargo.toml, `profile.test`).
+#[test]
+#[should_panic(expected = "overflow")]
+fn overflow_checks_are_on() {
+    let sum = std::hint::black_box(u8::MAX) + std::hint::black_box(1);
+    println!("{sum}");
+}
+
 /// Offsets of all word sizes.
 fn offset() -> impl Strategy<Value = i32> {
     prop_oneof![-0x80..0x80i32, -0x8000..0x8000i32, any::<i32>()]

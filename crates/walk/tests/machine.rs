@@ -351,14 +351,16 @@ fn a_copy_does_not_reach_below_the_stack_pointer() {
         process().word(0x6ff8, 0x7200).walk_from(start, 510).1,
         Stop::ReadFault
     );
-    // In a caller, and beyond the red zone, nothing may be assumed.
+    // In a caller, and beyond the red zone of 128 bytes, nothing may be assumed.
     assert_eq!(process().walk(0x1000, 0x7000, 0x7100).1, Stop::ReadFault);
-    let mut far = process().row(0x5000, caller(Cfa::Value(RSP, 8), Rule::AtCfa(-144)));
-    let start = Start::topmost(Registers {
-        pc: 0x5000,
-        ..registers
-    });
-    assert_eq!(far.walk_from(start, 510).1, Stop::ReadFault);
+    for (offset, stop) in [(-136, Stop::Outermost), (-137, Stop::ReadFault)] {
+        let mut far = process().row(0x5000, caller(Cfa::Value(RSP, 8), Rule::AtCfa(offset)));
+        let start = Start::topmost(Registers {
+            pc: 0x5000,
+            ..registers
+        });
+        assert_eq!(far.walk_from(start, 510).1, stop);
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@
 mod tests;
 
 use crate::error::{Error, Fault};
-use crate::read::{Function, Header, Pc, RawRows, Section};
+use crate::read::{Function, Header, MAX_EMPTY, Pc, RawRows, Section};
 use crate::spec::{Flag, MAGIC};
 use std::fmt;
 
@@ -100,6 +100,7 @@ pub fn check(bytes: &[u8], address: u64) -> Report {
     let mut counted = 0u64;
     let mut budget = (section.header().rows_len as u64).saturating_mul(MAX_SHARING);
     let mut least = 0;
+    let mut empties = 0;
     for index in 0..section.len() {
         let function = section.read_function(index, &mut |fault| {
             report.add(Error::function(index, fault))
@@ -111,6 +112,10 @@ pub fn check(bytes: &[u8], address: u64) -> Report {
             report.add(Error::function(index, Fault::NotSorted));
         }
         least = function.start;
+        empties = if function.size == 0 { empties + 1 } else { 0 };
+        if section.header().has(Flag::SORTED) && empties == MAX_EMPTY + 1 {
+            report.add(Error::function(index, Fault::Empties));
+        }
         match function.start.checked_add(u64::from(function.size)) {
             Some(end) if end > function.start => ranges.push((function.start, end, index)),
             Some(_) => {}

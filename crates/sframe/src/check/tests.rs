@@ -58,6 +58,44 @@ fn the_sample_is_sound() {
     assert_eq!((report.functions(), report.rows()), (3, 4));
 }
 
+/// A function of 32 bytes in which functions of no size start: 64 of them hide nothing, one more does.
+#[test]
+fn many_functions_of_no_size_hide_the_one_around_them() {
+    let section = |empties: u32| {
+        let functions = 1 + empties;
+        let mut bytes = vec![0xe2, 0xde, 3, 1, 3, 0, 0xf8, 0];
+        for word in [functions, functions, 2 * 8, 0, functions * 16] {
+            bytes.extend(word.to_le_bytes());
+        }
+        for index in 0..functions {
+            let (start, size) = if index == 0 {
+                (0x1000u64, 32u32)
+            } else {
+                (0x1010, 0)
+            };
+            bytes.extend(start.to_le_bytes());
+            bytes.extend(size.to_le_bytes());
+            bytes.extend([if index == 0 { 0 } else { 8 }, 0, 0, 0]);
+        }
+        // One row each: CFA = rsp + 8, and at once.
+        for _ in 0..2 {
+            bytes.extend([1, 0, 0, 0, 0, 0, 3, 8]);
+        }
+        bytes
+    };
+    for (empties, hidden) in [(MAX_EMPTY, false), (MAX_EMPTY + 1, true), (80, true)] {
+        let bytes = section(empties);
+        let found = Section::parse(&bytes, 0).unwrap().lookup(0x1018).unwrap();
+        assert_eq!(found.is_none(), hidden);
+        let place = Place::Function(MAX_EMPTY + 1);
+        let expected = hidden.then_some((place, Fault::Empties));
+        assert_eq!(findings(&bytes), Vec::from_iter(expected));
+    }
+    let mut unsorted = section(80);
+    unsorted[3] = 0;
+    assert_eq!(findings(&unsorted), []);
+}
+
 /// Offset and new value of a byte, and what is found then.
 type Case = (usize, u8, &'static [(Place, Fault)]);
 

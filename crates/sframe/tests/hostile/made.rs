@@ -304,7 +304,7 @@ impl Maker<'_, '_> {
     fn register(&mut self, size: u8) -> Result<(Register, u32)> {
         let machine = self.machine();
         let last = match self.arch {
-            Arch::Amd64 => 16,
+            Arch::Amd64 => 15,
             Arch::S390x => 31,
             _ if size == 0 => 31,
             _ => 95,

@@ -8,30 +8,72 @@ mod truth;
 
 use arbitrary::{Result, Unstructured};
 use framewalk_sframe::convert::{self, EhFrame};
-use framewalk_sframe::{Arch, Builder, FunctionRows, Pc, Row, Section, WriteError, check};
+use framewalk_sframe::spec::Flag;
+use framewalk_sframe::{
+    Arch, Builder, Error, Fault, FunctionRows, Pc, Place, Row, Section, WriteError, check,
+};
 use machine::State;
 
 /// Places asked about per section: the work of an input stays bounded.
 const MOST_PLACES: usize = 1 << 10;
 
-/// Reads everything that can be read, the way walkers and table builders do.
+/// Reads everything that can be read, the way walkers and table builders do. What the reader refuses is what the check
+/// finds, and the other way round.
 pub(crate) fn section(bytes: &[u8], address: u64) {
     let report = check(bytes, address);
-    let Ok(section) = Section::parse(bytes, address) else {
-        assert!(!report.is_sound());
-        return;
+    let section = match Section::parse(bytes, address) {
+        Ok(section) => section,
+        Err(error) => return assert_eq!(report.findings().first(), Some(&error)),
     };
-    let mut faults = false;
+    let findings = report.findings();
+    let shared = |error: &Error| error.fault == Fault::RowsShared;
+    let all = report.total() == findings.len() as u64 && !findings.iter().any(shared);
+    let found = |error: Error| assert!(!all || findings.contains(&error), "{error}");
+    let at = |place: Place| findings.iter().filter(move |error| error.place == place);
+    for error in at(Place::Section) {
+        assert!(
+            matches!(error.fault, Fault::RowTotal(_) | Fault::Trailing(_)),
+            "{error}"
+        );
+    }
+    assert_eq!(section.is_empty(), section.functions().next().is_none());
+    let mut functions = section.functions();
+    for left in [section.len(), section.len().saturating_sub(1)] {
+        assert_eq!(functions.len(), left as usize);
+        functions.next();
+    }
     // The work is bounded by the row area per function, which the mutations keep small.
-    for function in section.functions() {
-        let Ok(function) = function else {
-            faults = true;
-            continue;
+    for (index, function) in (0..).zip(section.functions()) {
+        let function = match function {
+            Ok(function) => function,
+            Err(error) => {
+                found(error);
+                continue;
+            }
         };
+        for error in at(Place::Function(index)) {
+            // What is about several functions, or about addresses.
+            use Fault::{Block, Empties, EndWraps, NotSorted, Overlap, RowsShared};
+            assert!(
+                matches!(
+                    error.fault,
+                    NotSorted | Overlap | Empties | EndWraps | RowsShared | Block(_)
+                ),
+                "{error}"
+            );
+        }
         let mut rows = 0u64;
-        for row in function.rows() {
-            faults |= row.is_err();
+        for (number, row) in (0..).zip(function.rows()) {
             rows += 1;
+            match row {
+                Err(error) => found(error),
+                Ok(_) => {
+                    for error in at(Place::Row(index, number)) {
+                        use Fault::{FirstRow, WordCount};
+                        assert!(matches!(error.fault, FirstRow(_) | WordCount(3)), "{error}");
+                    }
+                }
+            }
         }
         // Each row takes at least two bytes; one more may stand for the error.
         assert!(rows <= bytes.len() as u64 / 2 + 1);
@@ -40,14 +82,19 @@ pub(crate) fn section(bytes: &[u8], address: u64) {
             function.start.wrapping_add(u64::from(function.size) / 2),
             function.end(),
         ] {
+            if let Ok(Some(index)) = section.find(pc) {
+                let header = section.header();
+                let at = header.index_at + index as usize * header.index_entry;
+                let range = header.function_range(address, index, &bytes[at..]);
+                // One that wraps has no range, and bytes all the same.
+                assert!(range.is_none_or(|range| range.contains(&pc)));
+            }
             let found = section.lookup(pc);
             assert!(!matches!(found, Ok(Some(found)) if !found.function.contains(pc)));
             let _ = function.row_at(pc);
         }
     }
-    // What the reader meets, the check lists.
-    assert!(!faults || !report.is_sound());
-    let _ = (section.span(), section.text().to_string());
+    let _ = section.text().to_string();
     if report.is_sound() {
         sound(&section);
     }
@@ -56,6 +103,12 @@ pub(crate) fn section(bytes: &[u8], address: u64) {
 /// In a section that the check finds nothing in, a lookup is a linear scan, and writing it anew changes no answer.
 fn sound(section: &Section<'_>) {
     let functions = functions(section);
+    let ends = functions.first().zip(functions.last());
+    let ends = ends.map(|(first, last)| first.start..last.end().unwrap());
+    assert_eq!(
+        section.span(),
+        ends.filter(|_| section.header().has(Flag::SORTED))
+    );
     let places = places(&functions);
     same(section, &functions, &places);
 

@@ -57,15 +57,15 @@ struct Between {
     /// The caller may be on another stack.
     switches: bool,
     rule: Option<(CallerRule, i32)>,
+    /// The return address may still be in a register.
+    in_register: bool,
 }
 
 impl Between {
     /// Only the topmost frame, all of whose registers are known, may have nothing on the stack: not even a return
     /// address, unless it stands in the save area of the caller.
     fn may_be_empty(&self, arch: &Arch, known: &Known) -> bool {
-        let in_register =
-            |(rule, _): (CallerRule, i32)| matches!(rule.ra, Rule::Same | Rule::Value(..));
-        known.full.is_some() && (arch.save_area > 0 || self.rule.is_some_and(in_register))
+        known.full.is_some() && (arch.save_area > 0 || self.in_register)
     }
 }
 
@@ -88,13 +88,8 @@ impl Process {
 
     /// What there is to go on by from a frame; why there is nothing, if that is known already.
     fn between(&self, frame: &Frame<u64>) -> Result<Between, Stop> {
-        let between = |origin, signal: bool, switches, rule| Between {
-            origin,
-            returns: !signal,
-            switches: signal || switches,
-            rule,
-        };
-        Ok(match self.says(frame.place) {
+        // The rule, what is added to its CFA, and whether it holds whatever the instruction is.
+        let (origin, signal, switches, rule) = match self.says(frame.place) {
             Says::Row {
                 unwind: Unwind::Outermost,
                 ..
@@ -103,23 +98,28 @@ impl Process {
                 unwind: Unwind::Caller(rule),
                 signal,
                 origin,
-            } => between(origin, signal, false, Some((rule, 0))),
+            } => (origin, signal, false, Some((rule, 0, true))),
             Says::Body {
                 rule,
                 signal,
                 origin,
                 ..
             } => {
-                // Which rule it is an instruction tells that was interrupted.
                 let settled = frame.is_return_address || !self.arch.guesses;
-                between(origin, signal, false, settled.then_some((rule, 0)))
+                (origin, signal, false, Some((rule, 0, settled)))
             }
-            Says::Switch { rule, add, origin } => between(origin, false, true, Some((rule, add))),
-            Says::Undescribed if self.arch.guesses => {
-                between(Origin::FramePointer, false, false, None)
-            }
+            Says::Switch { rule, add, origin } => (origin, false, true, Some((rule, add, true))),
+            Says::Undescribed if self.arch.guesses => (Origin::FramePointer, false, false, None),
             Says::Undescribed => return Err(Stop::FramePointer),
             Says::Stop(stop) => return Err(stop),
+        };
+        Ok(Between {
+            origin,
+            returns: !signal,
+            switches: signal || switches,
+            rule: rule.and_then(|(rule, add, settled)| settled.then_some((rule, add))),
+            in_register: rule
+                .is_some_and(|(rule, ..)| matches!(rule.ra, Rule::Same | Rule::Value(..))),
         })
     }
 
