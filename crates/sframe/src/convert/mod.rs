@@ -171,23 +171,28 @@ impl Converter<'_> {
     fn entry(&mut self, entry: &FrameDescriptionEntry<Slice<'_>>) {
         let (start, size) = (entry.initial_address(), entry.len());
         let machine = self.lowering.machine;
-        let refusal = match (size, start.checked_add(size)) {
-            (0, _) => Some((Refusal::ZeroLength, 0)),
-            _ if start == 0 => Some((Refusal::Tombstone, 0)),
-            (_, None) => Some((Refusal::Wraps, 1)),
-            _ if start.abs_diff(self.address) >= FARTHEST => Some((Refusal::TooFar, 1)),
-            (1..=0xffff_ffff, Some(_)) if is_column(entry, machine) => None,
-            (1..=0xffff_ffff, Some(_)) => Some((Refusal::ReturnColumn, 1)),
-            (_, Some(_)) => Some((Refusal::TooLong, 1)),
+        let end = match (size, start.checked_add(size)) {
+            (0, _) => return self.out.refuse_entry(Refusal::ZeroLength, 0),
+            _ if start == 0 => return self.out.refuse_entry(Refusal::Tombstone, 0),
+            (_, None) => return self.out.refuse_entry(Refusal::Wraps, 1),
+            (_, Some(end)) => end,
         };
-        match refusal {
-            Some((refusal, rows)) => self.out.refuse_entry(refusal, rows),
-            None => self.table(entry, start, start + size),
-        }
+        let refusal = match size {
+            _ if start.abs_diff(self.address) >= FARTHEST => Some(Refusal::TooFar),
+            1..=0xffff_ffff if is_column(entry, machine) => None,
+            1..=0xffff_ffff => Some(Refusal::ReturnColumn),
+            _ => Some(Refusal::TooLong),
+        };
+        self.table(entry, start..end, refusal);
     }
 
-    /// Converts the rows of an entry for the addresses `start..end`.
-    fn table(&mut self, entry: &FrameDescriptionEntry<Slice<'_>>, start: u64, end: u64) {
+    /// Converts the rows of an entry for these addresses, or counts them where the entry is refused as a whole.
+    fn table(
+        &mut self,
+        entry: &FrameDescriptionEntry<Slice<'_>>,
+        Range { start, end }: Range<u64>,
+        refusal: Option<Refusal>,
+    ) {
         let Converter {
             lowering,
             bases,
@@ -224,7 +229,11 @@ impl Converter<'_> {
                 continue;
             }
             out.rows_read += 1;
-            let lowered = lowering.row(row).and_then(|lowered| match lowered {
+            let lowered = match refusal {
+                Some(refusal) => Err(refusal),
+                None => lowering.row(row),
+            };
+            let lowered = lowered.and_then(|lowered| match lowered {
                 Lowered::Row(unwind) if sayable(&unwind, machine) => Ok(lowered),
                 Lowered::Plt(_, rule) if sayable(&Unwind::Caller(rule), machine) => Ok(lowered),
                 _ => Err(Refusal::NoWords),

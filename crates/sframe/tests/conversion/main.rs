@@ -424,6 +424,30 @@ fn entries_that_describe_nothing() {
     assert_eq!(conversion.entries, 9);
 }
 
+/// Every row of an entry that is refused as a whole is counted, so that what is absent is what was refused.
+#[test]
+fn entries_refused_as_a_whole_are_counted_by_rows() {
+    // DW_CFA_advance_loc 1; DW_CFA_def_cfa_offset 16; and again with 24.
+    let rows = [0x41, 0x0e, 16, 0x41, 0x0e, 24];
+    let mut cfi = Assembler::new();
+    let common = cfi.ordinary();
+    let column = cfi.common("zR", 17, &START);
+    cfi.function(column, 0x1000, 0x10, &rows);
+    cfi.function(common, 0x2000, 1 << 32, &rows);
+    cfi.function(common, 1 << 63, 0x10, &rows);
+    let conversion = convert(&cfi.finish());
+    assert_eq!(
+        refused(&conversion),
+        [
+            (Refusal::TooLong, times(1, 3)),
+            (Refusal::TooFar, times(1, 3)),
+            (Refusal::ReturnColumn, times(1, 3)),
+        ]
+    );
+    assert_eq!(conversion.rows_read, 9);
+    assert_eq!(conversion.functions, []);
+}
+
 /// The first entry wins, in whatever order the addresses come.
 #[test]
 fn overlapping_entries() {
