@@ -1,11 +1,15 @@
-/* One of each way in which stacks begin, end, and change. usage: stacks PHASE */
+/* One of each way in which stacks begin, end, and change. usage: stacks PHASE ROUNDS */
 #define _GNU_SOURCE
+#include <ctype.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <ucontext.h>
@@ -25,7 +29,7 @@ __attribute__((noinline)) static void deep(int n)
 
 static void jumps(void)
 {
-	for (int i = 0; i < 10; i++)
+	for (volatile int i = 0; i < 10; i++)
 		if (!setjmp(back))
 			deep(i);
 }
@@ -40,7 +44,8 @@ static void handle(int number)
 static void signals(int flags)
 {
 	struct sigaction action = {.sa_handler = handle, .sa_flags = flags};
-	stack_t stack = {.ss_sp = malloc(1 << 16), .ss_size = 1 << 16};
+	static char room[1 << 16];
+	stack_t stack = {.ss_sp = room, .ss_size = sizeof(room)};
 	sigaltstack(&stack, NULL);
 	sigaction(SIGUSR1, &action, NULL);
 	sigaction(SIGUSR2, &action, NULL);
@@ -63,25 +68,31 @@ static void coroutine(void)
 
 static void contexts(void)
 {
+	static char room[1 << 16];
 	getcontext(&second);
-	second.uc_stack.ss_sp = malloc(1 << 16);
-	second.uc_stack.ss_size = 1 << 16;
+	second.uc_stack.ss_sp = room;
+	second.uc_stack.ss_size = sizeof(room);
 	second.uc_link = &first;
 	makecontext(&second, coroutine, 0);
 	for (int i = 0; i < 6; i++)
 		swapcontext(&first, &second);
 }
 
+extern char **environ;
+
 static void children(void)
 {
+	char *words[] = {"true", NULL};
 	pid_t pid = vfork();
 	if (pid == 0) {
 		execl("/bin/true", "true", NULL);
 		_exit(1);
 	}
 	waitpid(pid, NULL, 0);
+	if (!posix_spawn(&pid, "/bin/true", NULL, NULL, words, environ))
+		waitpid(pid, NULL, 0);
 	if ((pid = fork()) == 0)
-		exit(0);
+		_exit(0);
 	waitpid(pid, NULL, 0);
 }
 
@@ -101,37 +112,58 @@ static void threads(void)
 		pthread_join(ids[i], NULL);
 }
 
-static void strings(void)
+static void vdso(void)
 {
-	static char a[10000], b[10000];
 	struct timespec now;
-	for (volatile size_t n = 0; n < 9000; n += n < 300 ? 1 : 1111) {
-		memset(a, 'x', n);
-		memcpy(b, a, n);
-		memmove(b + 1, b, n);
-		sink += strlen(a) + (memcmp(a, b, n) != 0) + (memchr(a, 'y', n) != NULL);
-		clock_gettime(CLOCK_MONOTONIC, &now);
-	}
+	struct timeval then;
+	unsigned cpu;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	clock_gettime(CLOCK_REALTIME_COARSE, &now);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+	clock_getres(CLOCK_MONOTONIC, &now);
+	gettimeofday(&then, NULL);
+	getcpu(&cpu, NULL);
+	sink += time(NULL) + cpu;
+}
+
+__attribute__((noinline)) static void bound(void)
+{
+	sink++;
+}
+
+/* Calls that nothing called before: each is bound, by its name, in the midst of the call. */
+static void binding(void)
+{
+	sink += abs(getpid()) + isatty(0) + (int)strtol("7", NULL, 10) + getppid();
+	bound();
+	sink += (int)strcspn("abc", "c") + toupper('x') + (int)getuid();
+}
+
+static void plain(void)
+{
+	signals(0);
+}
+
+static void alternate(void)
+{
+	signals(SA_ONSTACK);
 }
 
 int main(int count, char **words)
 {
-	const char *phase = count > 1 ? words[1] : "";
-	if (!strcmp(phase, "jumps"))
-		jumps();
-	else if (!strcmp(phase, "signals"))
-		signals(0);
-	else if (!strcmp(phase, "alternate"))
-		signals(SA_ONSTACK);
-	else if (!strcmp(phase, "contexts"))
-		contexts();
-	else if (!strcmp(phase, "children"))
-		children();
-	else if (!strcmp(phase, "threads"))
-		threads();
-	else if (!strcmp(phase, "strings"))
-		strings();
-	else
-		return 2;
-	return 0;
+	static const struct {
+		const char *name;
+		void (*run)(void);
+	} phases[] = {
+		{"jumps", jumps},   {"signals", plain}, {"alternate", alternate}, {"contexts", contexts},
+		{"children", children}, {"threads", threads}, {"vdso", vdso}, {"binding", binding},
+	};
+	for (size_t i = 0; i < sizeof(phases) / sizeof(phases[0]); i++)
+		if (count > 2 && !strcmp(words[1], phases[i].name)) {
+			for (long n = atol(words[2]); n > 0; n--)
+				phases[i].run();
+			return 0;
+		}
+	return 2;
 }

@@ -1,12 +1,14 @@
 //! Walks at every boundary, and what they are worth.
 
 use crate::machine::{Boundary, Event, Machine};
+use crate::phases::{Phase, Phases};
 use crate::shadow::{Entry, Shadow};
 use framewalk::processes::{Mappings, Objects, ProcessCode, Tables};
-use framewalk::sample::Place;
-use framewalk_walk::{Memory, Origin, Start, Stop, walk};
-use std::collections::{BTreeMap, HashMap};
+use framewalk::sample::{ObjectId, Place};
+use framewalk_walk::{Code, Found, Memory, Origin, Start, Stop, walk};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
+use std::ops::Range;
 
 /// Frames of one walk, at most.
 const LIMIT: usize = 1 << 12;
@@ -44,7 +46,7 @@ pub enum Wrong {
 
 /// A verdict, and the frame where the walk went wrong or ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Found {
+pub struct Compared {
     /// What the walk is worth.
     pub verdict: Verdict,
     /// The frame whose caller was not found, or not rightly: 0 is the innermost.
@@ -58,7 +60,7 @@ pub fn compare(
     frames: &[(u64, u64, Origin)],
     stop: Stop,
     truth: impl Iterator<Item = Entry>,
-) -> Found {
+) -> Compared {
     let mut truth = truth.peekable();
     let mut guessed = false;
     for (n, &(pc, sp, origin)) in frames.iter().enumerate() {
@@ -70,7 +72,7 @@ pub fn compare(
             Some(_) => None,
         };
         if let Some(wrong) = wrong {
-            return Found {
+            return Compared {
                 verdict: Verdict::Wrong(wrong),
                 frame: n.saturating_sub(1),
                 guessed,
@@ -82,7 +84,7 @@ pub fn compare(
         (Stop::Outermost, Some(_)) => Verdict::Wrong(Wrong::TooSoon),
         (stop, _) => Verdict::Early(stop),
     };
-    Found {
+    Compared {
         verdict,
         frame: frames.len().saturating_sub(1),
         guessed,
@@ -113,6 +115,15 @@ pub struct Other {
     pub object: String,
     /// The file offset of the code whose caller was not found (of the call, for a caller), bytes.
     pub offset: u64,
+    /// Object and offset of the frame inside of it.
+    pub inner: Option<(String, u64)>,
+}
+
+impl Other {
+    /// Whether it is about code of this file.
+    pub fn is_in(&self, object: &str) -> bool {
+        self.object == object || self.inner.as_ref().is_some_and(|(name, _)| name == object)
+    }
 }
 
 impl Counts {
@@ -138,10 +149,41 @@ impl Counts {
 pub struct Judge {
     shadows: HashMap<u32, Shadow>,
     mappings: HashMap<u32, Mappings>,
-    objects: Objects,
+    /// What was mapped.
+    pub objects: Objects,
     tables: Tables,
+    known: HashMap<u32, Known>,
     /// What was found.
     pub counts: Counts,
+    /// What was met.
+    pub phases: Phases,
+    places: HashSet<(ObjectId, u64)>,
+    executed: u64,
+    generation: u64,
+}
+
+/// What was said of pcs; it stays true until mappings change. Stepping asks for the same callers again and again.
+type Known = HashMap<u64, Found<Place>>;
+
+struct Remembered<'a, 'k> {
+    code: ProcessCode<'a>,
+    known: &'k mut Known,
+}
+
+impl Code for Remembered<'_, '_> {
+    type Place = Place;
+
+    fn find(&mut self, pc: u64) -> Found<Place> {
+        *self.known.entry(pc).or_insert_with(|| self.code.find(pc))
+    }
+
+    fn is_code(&mut self, pc: u64) -> bool {
+        self.code.is_code(pc)
+    }
+
+    fn is_same_stack(&mut self, sp: u64, bytes: Range<u64>) -> bool {
+        self.code.is_same_stack(sp, bytes)
+    }
 }
 
 struct Words<'a, M>(&'a mut M, u32);
@@ -153,15 +195,68 @@ impl<M: Machine> Memory for Words<'_, M> {
 }
 
 impl Judge {
+    /// A judge who waits for these phases.
+    pub fn of(phases: &'static [Phase]) -> Judge {
+        Judge {
+            phases: Phases::new(phases),
+            ..Judge::default()
+        }
+    }
+
     /// Steps a machine at most `limit` times, and looks at each boundary.
     pub fn run<M: Machine>(&mut self, machine: &mut M, limit: u64) -> io::Result<()> {
-        for _ in 0..limit {
+        self.run_with(machine, limit, |_, _, _| Ok(()))
+    }
+
+    /// The same, where `beside` sees each boundary after the judge, with the frames that there are.
+    pub fn run_with<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        limit: u64,
+        mut beside: impl FnMut(&mut M, &Boundary, &Judge) -> io::Result<()>,
+    ) -> io::Result<()> {
+        for n in 0..limit {
             let Some(boundary) = machine.step()? else {
                 break;
             };
             self.look(machine, &boundary)?;
+            beside(machine, &boundary, self)?;
+            if n % 1024 == 0 {
+                self.note(machine);
+            }
         }
+        self.note(machine);
         Ok(())
+    }
+
+    fn note<M: Machine>(&mut self, machine: &M) {
+        let executed = self.executed;
+        self.phases.note(self.counts.all, |phase| match phase {
+            Phase::Exec => executed > 1,
+            Phase::Instruction(names) => machine.met(names),
+            Phase::Symbol(_) => false,
+        });
+    }
+
+    /// The frames of a thread that is at this pc and stack pointer.
+    pub fn truth(&self, tid: u32, pc: u64, sp: u64) -> impl Iterator<Item = Entry> {
+        let shadow = self.shadows.get(&tid);
+        shadow.into_iter().flat_map(move |s| s.truth(pc, sp))
+    }
+
+    /// How many different instructions of files it saw.
+    pub fn places(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Another number whenever mappings of any process were read anew.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The mappings of a process that was looked at.
+    pub fn mappings(&self, pid: u32) -> Option<&Mappings> {
+        self.mappings.get(&pid)
     }
 
     fn look<M: Machine>(&mut self, machine: &mut M, boundary: &Boundary) -> io::Result<()> {
@@ -176,6 +271,7 @@ impl Judge {
         let fresh = || Shadow::new(sp, M::SLOT);
         match event {
             Event::Exec => {
+                self.executed += 1;
                 self.shadows.insert(tid, fresh());
             }
             Event::Began { parent, own_stack } => {
@@ -198,13 +294,23 @@ impl Judge {
         if remapped || !self.mappings.contains_key(&pid) {
             let mappings = Mappings::of_process(pid, &mut self.objects)?;
             self.mappings.insert(pid, mappings);
+            self.generation += 1;
+            self.known.remove(&pid);
         }
         let mappings = &self.mappings[&pid];
+        if let Some(Place::Object(id, offset)) = mappings.find(pc).map(|m| m.place(pc)) {
+            if self.places.insert((id, offset)) {
+                self.phases.at(&self.objects, id, offset, self.counts.all);
+            }
+        }
         let mut frames = Vec::with_capacity(64);
         let mut memory = Words(machine, pid);
         // The oracle reads the stack from here on: one window.
         let _ = memory.word(sp);
-        let mut code = ProcessCode::new(mappings, &self.objects, &mut self.tables);
+        let mut code = Remembered {
+            code: ProcessCode::new(mappings, &self.objects, &mut self.tables),
+            known: self.known.entry(pid).or_default(),
+        };
         let start = Start::topmost(registers);
         let stop = walk(start, LIMIT, &mut memory, &mut code, |frame| {
             frames.push((frame.pc, frame.sp, frame.origin));
@@ -216,21 +322,25 @@ impl Judge {
             self.counts.right += 1;
             return Ok(());
         }
-        let mut at = self.shadows[&tid].truth(pc, sp).skip(found.frame);
-        let at = at.next().map_or(0, |e| e.pc - u64::from(!e.interrupted));
-        let place = mappings.find(at).map(|mapping| mapping.place(at));
-        let (object, offset) = match place {
-            Some(Place::Object(id, offset)) => {
-                (self.objects.get(id).path.display().to_string(), offset)
+        let place = |frame| {
+            let entry = self.shadows[&tid].truth(pc, sp).nth(frame);
+            let at = entry.map_or(0, |e| e.pc - u64::from(!e.interrupted));
+            match mappings.find(at).map(|mapping| mapping.place(at)) {
+                Some(Place::Object(id, offset)) => {
+                    (self.objects.get(id).path.display().to_string(), offset)
+                }
+                Some(_) => ("generated code".into(), at),
+                None => ("no code".into(), at),
             }
-            Some(_) => ("generated code".into(), at),
-            None => ("no code".into(), at),
         };
+        let (object, offset) = place(found.frame);
+        let inner = found.frame.checked_sub(1).map(place);
         let other = Other {
             verdict: found.verdict,
             guessed: found.guessed,
             object,
             offset,
+            inner,
         };
         *self.counts.others.entry(other).or_default() += 1;
         Ok(())

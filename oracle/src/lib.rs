@@ -2,11 +2,18 @@
 
 #[cfg(target_arch = "x86_64")]
 pub mod amd64;
+pub mod ends;
+pub mod gaps;
 pub mod gdb;
 pub mod judge;
 pub mod link;
 pub mod machine;
+#[cfg(target_arch = "x86_64")]
+pub mod peers;
+pub mod phases;
+#[cfg(target_arch = "x86_64")]
 pub mod programs;
 pub mod shadow;
 #[cfg(target_arch = "x86_64")]
 pub mod states;
+pub mod symbols;

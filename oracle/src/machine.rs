@@ -54,4 +54,9 @@ pub trait Machine {
 
     /// A word of a process's memory, if it can be read.
     fn word(&mut self, pid: u32, address: u64) -> Option<u64>;
+
+    /// Whether an instruction of one of these names was met. Machines may not know.
+    fn met(&self, _names: &[&str]) -> bool {
+        false
+    }
 }

@@ -217,6 +217,25 @@ impl Shadow {
         {
             Some(id) => {
                 self.current = id;
+                let slot = self.slot;
+                let stack = self.stack();
+                let under_way = stack.entries.iter().rfind(|e| e.interrupted || e.sp >= sp);
+                let goes_on = match under_way {
+                    None => stack.under.is_some(),
+                    // A call that is under way has its return address in its place; else the stack was used anew.
+                    Some(e) if slot > 0 && !e.interrupted && e.sp == sp + slot => {
+                        word.is_none_or(|word| word == e.pc)
+                    }
+                    Some(_) => true,
+                };
+                if slot > 0 && !goes_on {
+                    stack.entries.clear();
+                    stack.entries.extend(word.map(|pc| Entry {
+                        pc,
+                        sp: sp + slot,
+                        interrupted: false,
+                    }));
+                }
                 // A handler that was left for what it interrupted does not come back.
                 if self.stacks[&left].under == Some(id) {
                     self.stacks.remove(&left);
@@ -368,6 +387,29 @@ mod tests {
         assert_eq!(callers(&shadow), main);
         shadow.step(Did::Load { word: None }, 0x31, 0xff_ffd8);
         assert_eq!(callers(&shadow), [(0x55, 0xff_ffe0), (0x700, 0x100_0008)]);
+    }
+
+    #[test]
+    fn a_made_context_begins_again_on_the_same_stack() {
+        let mut shadow = two_calls();
+        let word = Some(0x700);
+        for _ in 0..2 {
+            shadow.step(Did::Load { word }, 0x31, 0x100_0000);
+            assert_eq!(callers(&shadow), [(0x700, 0x100_0008)]);
+            shadow.step(Did::Call(0x55), 0x30, 0xff_ffd8);
+            shadow.step(Did::Transfer, 0x55, 0xff_ffe0);
+            shadow.step(Did::Transfer, 0x700, 0x100_0008);
+            assert_eq!(callers(&shadow), []);
+            // A call that does not return.
+            shadow.step(Did::Call(0x704), 0x40, 0x100_0000);
+            shadow.step(Did::Load { word: None }, 0x31, 0x7fd8);
+        }
+        // Left in the middle of a call, it goes on there.
+        shadow.step(Did::Load { word }, 0x31, 0x100_0000);
+        shadow.step(Did::Call(0x55), 0x30, 0xff_ffd8);
+        shadow.step(Did::Load { word: None }, 0x31, 0x7fd8);
+        shadow.step(Did::Load { word: Some(0x99) }, 0x31, 0xff_ffe0);
+        assert_eq!(callers(&shadow), [(0x700, 0x100_0008)]);
     }
 
     #[test]

@@ -95,7 +95,8 @@ impl Both {
 fn compared(program: &Program, limit: u64) -> Result<u64, String> {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("programs");
     let mut command = program.prepare(&directory)?;
-    let mut machine = Stepped::start(&mut command).map_err(|error| error.to_string())?;
+    let mut machine =
+        Stepped::start(&mut command, program.begin).map_err(|error| error.to_string())?;
     let first = machine.step().unwrap().expect("it begins");
     let target = Target::Pids(vec![first.pid]);
     let mut engine = open_at_switches(&target, SETTINGS)
@@ -131,10 +132,11 @@ fn compared(program: &Program, limit: u64) -> Result<u64, String> {
 fn the_kernel_walks_alike() {
     let asked = std::env::var("FRAMEWALK_STATES");
     let boundaries = asked.map_or(BOUNDARIES, |n| n.parse().expect("a number"));
-    let shares: u64 = PROGRAMS.iter().map(|program| program.share).sum();
+    // As many of each: it is the states that differ which count.
+    let each = boundaries / PROGRAMS.len() as u64;
     let mut all = 0;
     for program in PROGRAMS {
-        match compared(program, boundaries * program.share / shares) {
+        match compared(program, each) {
             Ok(states) => all += states,
             Err(why) => println!("SKIPPED the_kernel_walks_alike {}: {why}", program.name),
         }

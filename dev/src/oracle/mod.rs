@@ -11,18 +11,23 @@ mod truth;
 use crate::run;
 use std::process::ExitCode;
 
-/// `oracle convert [PATH...]`, `oracle readelf FILE...`, `oracle step [--boundaries N] [PROGRAM...]`.
+/// `oracle convert [PATH...]`, `oracle readelf FILE...`, `oracle step [--boundaries N] [--markdown] [--peers] [PROGRAM...]`.
 pub(crate) fn run(words: &[&str]) -> ExitCode {
     match words {
         ["convert", paths @ ..] => convert::run(paths),
         ["readelf", files @ ..] if !files.is_empty() => readelf::run(files),
         ["step", words @ ..] => {
-            let stepper = ["run", "--release", "--package", "framewalk-oracle", "--"];
+            let mut stepper = vec!["run", "--release", "--package", "framewalk-oracle"];
+            if words.contains(&"--peers") {
+                stepper.extend(["--features", "framehop"]);
+            }
+            stepper.push("--");
             run::exit(run::cargo(&[&stepper[..], words].concat()))
         }
         _ => {
             eprintln!(
-                "usage: oracle convert [PATH...] | readelf FILE... | step [--boundaries N] [PROGRAM...]"
+                "usage: oracle convert [PATH...] | readelf FILE... | \
+                 step [--boundaries N] [--markdown] [--peers] [PROGRAM...]"
             );
             ExitCode::from(2)
         }

@@ -14,11 +14,11 @@ pub(super) enum Decoded {
 }
 
 impl Decoded {
-    /// The instruction at `pc`, of which these are the bytes, and perhaps more.
-    pub(super) fn of(pc: u64, bytes: &[u8]) -> Decoded {
+    /// The instruction at `pc`, of which these are the bytes, and perhaps more; and its name, in small letters.
+    pub(super) fn of(pc: u64, bytes: &[u8]) -> (Decoded, String) {
         let instruction = Decoder::with_ip(64, bytes, pc, DecoderOptions::NONE).decode();
         let to_sp = instruction.op_count() > 0 && instruction.op0_register() == Register::RSP;
-        match (instruction.flow_control(), instruction.mnemonic()) {
+        let decoded = match (instruction.flow_control(), instruction.mnemonic()) {
             (_, Mnemonic::Syscall) => Decoded::System,
             (FlowControl::Call | FlowControl::IndirectCall, _) => {
                 Decoded::Call(instruction.next_ip())
@@ -33,7 +33,9 @@ impl Decoded {
             }
             (_, Mnemonic::Xchg) if instruction.op1_register() == Register::RSP => Decoded::Load,
             _ => Decoded::Plain,
-        }
+        };
+        let name = format!("{:?}", instruction.mnemonic()).to_lowercase();
+        (decoded, name)
     }
 }
 
@@ -57,8 +59,9 @@ mod tests {
             (&[0x0f, 0x05], Decoded::System),
         ];
         for (bytes, expected) in cases {
-            assert_eq!(Decoded::of(0x1000, bytes), expected, "{bytes:x?}");
+            assert_eq!(Decoded::of(0x1000, bytes).0, expected, "{bytes:x?}");
         }
-        assert_eq!(Decoded::of(0, &[]), Decoded::Plain);
+        assert_eq!(Decoded::of(0, &[]).0, Decoded::Plain);
+        assert_eq!(Decoded::of(0, &[0xc9]).1, "leave");
     }
 }

@@ -1,7 +1,12 @@
 //! x86-64 by ptrace(2): every thread of a command, each stepped whenever it has stopped.
 
+mod begin;
 mod decode;
+mod interrupt;
 mod sys;
+
+pub use begin::Begin;
+pub use interrupt::Interrupted;
 
 use crate::machine::{Boundary, Event, Machine};
 use crate::shadow::Did;
@@ -9,7 +14,7 @@ use decode::Decoded;
 use framewalk_walk::Registers;
 use framewalk_walk::arch::FULL;
 use libc::user_regs_struct;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::process::{Child, Command};
 
@@ -27,6 +32,8 @@ struct Thread {
     signal: i32,
     executed: bool,
     began: Option<(u32, bool)>,
+    /// It runs at full speed, because nobody knows what calls are under way in it.
+    free: bool,
 }
 
 /// A command and all that it starts.
@@ -36,8 +43,13 @@ pub struct Stepped {
     threads: HashMap<i32, Thread>,
     /// Who created the threads that have not stopped yet, or the other way round.
     created: HashMap<i32, (u32, bool)>,
+    /// Those who wait until what they created (the key) was seen: it begins with a copy of the calls that are under way.
+    held: HashMap<i32, i32>,
     early: VecDeque<i32>,
+    begin: Begin,
     decoded: HashMap<u32, HashMap<u64, Decoded>>,
+    /// The names of all instructions that threads were about to execute.
+    met: BTreeSet<String>,
     /// To be stepped before the next one is heard.
     last: Option<i32>,
     window: Box<[u8; WINDOW]>,
@@ -46,8 +58,8 @@ pub struct Stepped {
 }
 
 impl Stepped {
-    /// Starts a command; it stands before its first instruction.
-    pub fn start(command: &mut Command) -> io::Result<Stepped> {
+    /// Starts a command; it stands before the first instruction that is stepped.
+    pub fn start(command: &mut Command, begin: Begin) -> io::Result<Stepped> {
         sys::pin()?;
         let child = sys::spawn(command)?;
         let tid = child.id().cast_signed();
@@ -60,12 +72,27 @@ impl Stepped {
         sys::follow(tid)?;
         let mut thread = Thread::new(child.id(), None);
         thread.executed = true;
+        let mut early = VecDeque::new();
+        match begin {
+            Begin::Exec => early.push_back(tid),
+            Begin::Entry => {
+                begin::to_entry(tid)?;
+                early.push_back(tid);
+            }
+            Begin::Thread => {
+                thread.free = true;
+                sys::run(tid, 0)?;
+            }
+        }
         Ok(Stepped {
             child,
             threads: HashMap::from([(tid, thread)]),
             created: HashMap::new(),
-            early: VecDeque::from([tid]),
+            held: HashMap::new(),
+            early,
+            begin,
             decoded: HashMap::new(),
+            met: BTreeSet::new(),
             last: None,
             window: Box::new([0; WINDOW]),
             seen: (0, 0, 0),
@@ -84,7 +111,8 @@ impl Stepped {
         }
         let mut bytes = [0; LONGEST];
         let length = sys::read(pid, pc, &mut bytes);
-        let decoded = Decoded::of(pc, &bytes[..length]);
+        let (decoded, name) = Decoded::of(pc, &bytes[..length]);
+        self.met.insert(name);
         self.decoded.entry(pid).or_default().insert(pc, decoded);
         decoded
     }
@@ -179,30 +207,33 @@ impl Stepped {
         match event {
             libc::PTRACE_EVENT_CLONE | libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK => {
                 let child = sys::event_message(tid)? as i32;
-                let own_stack = self.own_stack(tid);
+                let own_stack = self.own_stack(tid)?;
                 self.created.insert(child, (tid.cast_unsigned(), own_stack));
+                self.held.insert(child, tid);
                 if let Some(at) = self.early.iter().position(|&early| early == child) {
                     self.early.remove(at);
-                    self.adopt(child);
+                    self.adopt(child)?;
                     // It is stepped once, so that it has a first boundary of its own.
-                    sys::step(child, 0)?;
+                    self.resume(child, 0)?;
                 }
-                sys::step(tid, 0)?;
                 return Ok(false);
             }
             libc::PTRACE_EVENT_EXEC => {
                 if let Some(thread) = self.threads.get_mut(&tid) {
                     thread.executed = true;
                 }
-                sys::step(tid, 0)?;
+                if self.begin == Begin::Entry && !self.is_free(tid) {
+                    return Ok(begin::to_entry(tid)?);
+                }
+                self.resume(tid, 0)?;
                 return Ok(false);
             }
             _ => {}
         }
         if !self.threads.contains_key(&tid) {
             if self.created.contains_key(&tid) {
-                self.adopt(tid);
-                sys::step(tid, 0)?;
+                self.adopt(tid)?;
+                self.resume(tid, 0)?;
             } else {
                 self.early.push_back(tid);
             }
@@ -212,34 +243,62 @@ impl Stepped {
             if let Some(thread) = self.threads.get_mut(&tid) {
                 thread.signal = signal;
             }
-            sys::step(tid, signal)?;
+            self.resume(tid, signal)?;
+            return Ok(false);
+        }
+        if self.is_free(tid) {
+            self.resume(tid, 0)?;
             return Ok(false);
         }
         Ok(true)
     }
 
-    fn adopt(&mut self, tid: i32) {
-        let began = self.created.remove(&tid);
-        let pid = group(tid).unwrap_or(tid.cast_unsigned());
-        self.threads.insert(tid, Thread::new(pid, began));
+    fn is_free(&self, tid: i32) -> bool {
+        self.threads.get(&tid).is_some_and(|thread| thread.free)
     }
 
-    /// Whether what a thread creates begins on another stack: clone(2) says where.
-    fn own_stack(&mut self, tid: i32) -> bool {
-        let Some((before, _)) = self.threads.get(&tid).and_then(|t| t.before) else {
-            return false;
-        };
-        match before.rax.cast_signed() {
-            libc::SYS_clone => before.rsi != 0,
+    /// Lets a thread go on, after a signal (or 0) is delivered: one instruction, unless it is free.
+    fn resume(&mut self, tid: i32, signal: i32) -> io::Result<()> {
+        match self.is_free(tid) {
+            true => sys::run(tid, signal),
+            false => sys::step(tid, signal),
+        }
+    }
+
+    fn adopt(&mut self, tid: i32) -> io::Result<()> {
+        let began = self.created.remove(&tid);
+        let pid = group(tid).unwrap_or(tid.cast_unsigned());
+        let mut thread = Thread::new(pid, began);
+        // What it copies of the stack of a free thread is as unknown.
+        thread.free = began
+            .is_some_and(|(parent, own_stack)| !own_stack && self.is_free(parent.cast_signed()));
+        let free = thread.free;
+        self.threads.insert(tid, thread);
+        if free { self.release(tid) } else { Ok(()) }
+    }
+
+    /// Lets the creator of a thread go on.
+    fn release(&mut self, created: i32) -> io::Result<()> {
+        match self.held.remove(&created) {
+            Some(creator) => gone(self.resume(creator, 0)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether what a thread has just created begins on another stack: clone(2) says where.
+    fn own_stack(&mut self, tid: i32) -> io::Result<bool> {
+        let at = sys::registers(tid)?;
+        Ok(match at.orig_rax.cast_signed() {
+            libc::SYS_clone => at.rsi != 0,
             // struct clone_args: the stack is the sixth of its words.
             libc::SYS_clone3 => {
-                let pid = self.threads[&tid].pid;
+                let pid = self.threads.get(&tid).map_or(0, |thread| thread.pid);
                 self.seen.2 = 0;
-                self.word(pid, before.rdi.wrapping_add(40))
+                self.word(pid, at.rdi.wrapping_add(40))
                     .is_some_and(|stack| stack != 0)
             }
             _ => false,
-        }
+        })
     }
 }
 
@@ -251,6 +310,7 @@ impl Thread {
             signal: 0,
             executed: false,
             began,
+            free: false,
         }
     }
 }
@@ -260,7 +320,8 @@ impl Machine for Stepped {
 
     fn step(&mut self) -> io::Result<Option<Boundary>> {
         if let Some(last) = self.last.take() {
-            gone(sys::step(last, 0))?;
+            let signal = self.threads.get(&last).map_or(0, |thread| thread.signal);
+            gone(sys::step(last, signal))?;
         } else if let Some(first) = self.early.pop_front() {
             self.last = Some(first);
             return self.boundary(first);
@@ -268,11 +329,14 @@ impl Machine for Stepped {
         while let Some((tid, status)) = sys::wait()? {
             if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
                 self.ended(tid, status);
+                self.release(tid)?;
                 continue;
             }
             if gone(self.told(tid, status))?
                 && let Some(boundary) = gone(self.boundary(tid))?
             {
+                // It is looked at before its creator can do anything: stops are heard one by one.
+                self.release(tid)?;
                 self.last = Some(tid);
                 return Ok(Some(boundary));
             }
@@ -293,6 +357,10 @@ impl Machine for Stepped {
             self.seen = (pid, address, sys::read(pid, address, &mut self.window[..]));
         }
         None
+    }
+
+    fn met(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.met.contains(*name))
     }
 }
 

@@ -1,4 +1,4 @@
-//! ptrace(2), waitpid(2) and process_vm_readv(2). The only file of the oracle with unsafe code.
+//! ptrace(2), waitpid(2) and process_vm_readv(2).
 #![allow(unsafe_code)]
 
 use libc::user_regs_struct;
@@ -58,6 +58,105 @@ pub(super) fn step(tid: i32, signal: i32) -> io::Result<()> {
     answer(unsafe { libc::ptrace(libc::PTRACE_SINGLESTEP, tid, 0, signal as usize) })
 }
 
+/// Lets a stopped thread run, after a signal (or 0) is delivered.
+pub(super) fn run(tid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: the signal is a plain number for the request.
+    answer(unsafe { libc::ptrace(libc::PTRACE_CONT, tid, 0, signal as usize) })
+}
+
+/// Writes a word into a stopped thread's memory, be it code; the word that was there.
+pub(super) fn exchange(tid: i32, address: u64, change: impl FnOnce(u64) -> u64) -> io::Result<u64> {
+    let mut was: u64 = 0;
+    let local = libc::iovec {
+        iov_base: (&raw mut was).cast(),
+        iov_len: size_of::<u64>(),
+    };
+    let remote = libc::iovec {
+        iov_base: address as *mut _,
+        iov_len: size_of::<u64>(),
+    };
+    // SAFETY: writes eight bytes to `was`, which has them; the other address is only checked there.
+    let read = unsafe { libc::process_vm_readv(tid, &raw const local, 1, &raw const remote, 1, 0) };
+    if read != 8 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: address and word are plain numbers for the request.
+    answer(unsafe { libc::ptrace(libc::PTRACE_POKETEXT, tid, address, change(was)) })?;
+    Ok(was)
+}
+
+/// Sets the registers of a stopped thread.
+pub(super) fn set_registers(tid: i32, registers: &user_regs_struct) -> io::Result<()> {
+    // SAFETY: the request reads one such struct, which there is.
+    answer(unsafe { libc::ptrace(libc::PTRACE_SETREGS, tid, 0, &raw const *registers) })
+}
+
+/// All that a signal's handler may leave changed.
+pub(super) struct State {
+    pub(super) registers: user_regs_struct,
+    /// NT_X86_XSTATE: what else a processor has.
+    more: Vec<u8>,
+    blocked: u64,
+}
+
+const NT_X86_XSTATE: usize = 0x202;
+
+/// The state of a stopped thread.
+pub(super) fn save(tid: i32) -> io::Result<State> {
+    let mut more = vec![0; 1 << 14];
+    let mut part = libc::iovec {
+        iov_base: more.as_mut_ptr().cast(),
+        iov_len: more.len(),
+    };
+    let mut blocked: u64 = 0;
+    // SAFETY: the requests write at most as many bytes as they are told, to a buffer and a word that have them.
+    unsafe {
+        answer(libc::ptrace(
+            libc::PTRACE_GETREGSET,
+            tid,
+            NT_X86_XSTATE,
+            &raw mut part,
+        ))?;
+        answer(libc::ptrace(
+            libc::PTRACE_GETSIGMASK,
+            tid,
+            size_of::<u64>(),
+            &raw mut blocked,
+        ))?;
+    }
+    more.truncate(part.iov_len);
+    let registers = registers(tid)?;
+    Ok(State {
+        registers,
+        more,
+        blocked,
+    })
+}
+
+/// Gives a stopped thread the state that it had.
+pub(super) fn restore(tid: i32, state: &State) -> io::Result<()> {
+    let mut part = libc::iovec {
+        iov_base: state.more.as_ptr().cast_mut().cast(),
+        iov_len: state.more.len(),
+    };
+    // SAFETY: the requests only read from what they are given, which is as long as they are told.
+    unsafe {
+        answer(libc::ptrace(
+            libc::PTRACE_SETREGSET,
+            tid,
+            NT_X86_XSTATE,
+            &raw mut part,
+        ))?;
+        answer(libc::ptrace(
+            libc::PTRACE_SETSIGMASK,
+            tid,
+            size_of::<u64>(),
+            &raw const state.blocked,
+        ))?;
+    }
+    set_registers(tid, &state.registers)
+}
+
 /// The number that came with the event a thread stopped for.
 pub(super) fn event_message(tid: i32) -> io::Result<u64> {
     let mut message: libc::c_ulong = 0;
@@ -78,10 +177,16 @@ pub(super) fn registers(tid: i32) -> io::Result<user_regs_struct> {
 
 /// The next traced thread that has something to tell, and its wait status; none when none is left.
 pub(super) fn wait() -> io::Result<Option<(i32, i32)>> {
+    wait_for(-1)
+}
+
+/// The same for one thread.
+pub(super) fn wait_for(which: i32) -> io::Result<Option<(i32, i32)>> {
     let mut status = 0;
     loop {
+        let flags = libc::__WALL | libc::__WNOTHREAD;
         // SAFETY: writes one int, which there is. Threads of others are not waited for.
-        let tid = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
+        let tid = unsafe { libc::waitpid(which, &raw mut status, flags) };
         if tid >= 0 {
             return Ok(Some((tid, status)));
         }

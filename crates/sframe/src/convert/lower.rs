@@ -1,7 +1,7 @@
 //! One row of CFI, lowered to the hub's row.
 //!
-//! Only the CFA, the return address and the frame pointer matter; rules for other registers are
-//! left alone. For the frame pointer "no rule", "undefined" and "same value" all mean
+//! Only the CFA, the return address and the frame pointer matter, and that the caller's stack pointer is where the CFA says;
+//! rules for other registers are left alone. For the frame pointer "no rule", "undefined" and "same value" all mean
 //! unchanged: the psABI makes it callee-saved, and a wrong guess stops nobody from walking on the
 //! stack pointer.
 
@@ -48,6 +48,7 @@ impl<'a> Lowering<'a> {
             return Ok(Lowered::Row(Unwind::Outermost));
         }
         let frame = self.cfa(row.cfa())?;
+        self.agrees(column(self.machine.sp), frame)?;
         let ra = match ra {
             None | Some(RegisterRule::SameValue) if self.machine.fixed_ra != 0 => {
                 return Err(Refusal::RaUnchanged);
@@ -123,6 +124,22 @@ impl<'a> Lowering<'a> {
         let (Cfa::Value(base, _) | Cfa::At(base, _)) = cfa;
         self.nameable(base)?;
         Ok(Frame::Cfa(cfa))
+    }
+
+    /// Whether the caller's stack pointer is what follows from the CFA: rows have no other words for it.
+    fn agrees(&self, sp: Option<RegisterRule<usize>>, frame: Frame) -> Result<(), Refusal> {
+        let rule = match sp {
+            None | Some(RegisterRule::SameValue | RegisterRule::Undefined) => return Ok(()),
+            // A machine whose functions save it like any other register.
+            Some(_) if self.machine.sp_from_cfa != 0 => return Ok(()),
+            Some(RegisterRule::ValOffset(0)) => return Ok(()),
+            Some(rule) => self.rule(rule, frame)?,
+        };
+        match (rule, frame) {
+            (Rule::At(base, at), Frame::Cfa(cfa)) if cfa == Cfa::At(base, at) => Ok(()),
+            (Rule::Value(base, from), Frame::Cfa(cfa)) if cfa == Cfa::Value(base, from) => Ok(()),
+            _ => Err(Refusal::StackPointer),
+        }
     }
 
     /// Rows could name more registers than the machine has that matter: the check would find them impossible.

@@ -64,6 +64,9 @@ refusals! {
     TwoLoads = "two-loads", "an expression that loads twice";
     /// `CFA + n` as a value where the CFA itself is loaded.
     CfaValue = "cfa-value", "a value relative to a loaded CFA";
+    /// A stack pointer of the caller that is not what the CFA says it is: glibc's longjmp and setcontext tell of where they
+    /// lead.
+    StackPointer = "stack-pointer", "a stack pointer of the caller that the CFA does not tell";
     /// An expression of another form.
     Expression = "expression", "an expression of another form";
     /// An offset outside of 32 bits.

@@ -215,6 +215,36 @@ fn registers_elsewhere() {
     );
 }
 
+/// The CFA is the caller's stack pointer, or there are no words for the row.
+#[test]
+fn a_stack_pointer_that_is_elsewhere_is_refused() {
+    // As __longjmp says it, and setcontext.
+    let longjmp = [
+        vec![0x0c, 5, 0], // def_cfa rdi, 0
+        vec![0x09, RSP, 8],
+        vec![0x09, RBP, 9],
+        vec![0x09, RIP, 1],
+    ];
+    let setcontext = [vec![0x0c, 1, 0], vec![0x05, RSP, 0x6c]];
+    for elsewhere in [longjmp.concat(), setcontext.concat()] {
+        let conversion = one(&[advance(8), elsewhere]);
+        assert_eq!(rows(&conversion), [(0x1000, plain(RSP, 8))]);
+        assert_eq!(refused(&conversion), [(Refusal::StackPointer, times(1, 1))]);
+    }
+    // The same place, said twice.
+    let load = || [breg(RSP, 160), vec![DEREF]].concat();
+    let agreeing = [
+        [vec![0x0c, 8, 0], vec![0x09, RSP, 8]].concat(),
+        vec![0x14, RSP, 0],
+        vec![0x08, RSP],
+        [cfa_expression(&load()), expression(RSP, &breg(RSP, 160))].concat(),
+    ];
+    for agreeing in agreeing {
+        let conversion = one(&[advance(8), agreeing]);
+        assert_eq!(refused(&conversion), []);
+    }
+}
+
 #[test]
 fn undefined_return_address_is_the_outermost_frame() {
     let conversion = one(&[vec![0x07, RIP], advance(4), vec![0xc0 | RIP]]);
