@@ -168,12 +168,19 @@ fn corrupted_stacks_and_registers() {
     }
     victim.restore();
     walks.stops.clear();
-    let mut truth = None;
+    let (mut truth, mut again) = (None, 0);
     let mut made: BTreeMap<&str, u64> = BTreeMap::new();
     let mut random = fastrand::Rng::with_seed(seed);
     for number in 0..corruptions {
         let Corruption { kind, with } = make::corrupt(&mut random, &victim, &mappings);
-        if let Err(difference) = walks.both(&victim, with, &mappings) {
+        // A page may be mapped and yet absent: the walk in the kernel cannot wait for it there, the other one has it
+        // brought. Then it is there for both.
+        let mut walked = walks.both(&victim, with, &mappings);
+        if walked.is_err() {
+            again += 1;
+            walked = walks.both(&victim, with, &mappings);
+        }
+        if let Err(difference) = walked {
             panic!("corruption {number}, {kind}: {difference}");
         }
         victim.restore();
@@ -188,8 +195,11 @@ fn corrupted_stacks_and_registers() {
         }
     }
     let counts: u64 = walks.stops.values().sum();
-    assert_eq!(counts, corruptions, "a walk for each");
-    println!("{corruptions} corruptions, each walked once and alike by both: {made:?}");
+    assert_eq!(counts, corruptions + again, "a walk for each");
+    println!(
+        "{corruptions} corruptions, walked alike by both, {again} of them at the second try: {made:?}"
+    );
+    assert!(again * 100 <= corruptions, "{again}");
     for (stop, count) in &walks.stops {
         println!("  {count:>8} {}", stop.name());
     }
