@@ -2,7 +2,6 @@
 
 #[cfg(target_arch = "x86_64")]
 pub mod amd64;
-
 pub mod emulated;
 pub mod ends;
 pub mod gaps;
