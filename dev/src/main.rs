@@ -74,7 +74,7 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "oracle",
-        arguments: "convert [PATH...] | readelf FILE... | step [PROGRAM...]",
+        arguments: "convert [PATH...] | readelf FILE... | step [PROGRAM...] | machines [MACHINE...]",
         help: "compare conversions with gimli, sections with readelf, walks with what stepping saw",
         run: oracle::run,
     },

@@ -8,7 +8,7 @@ use std::net::TcpStream;
 /// The longest packet that is taken, bytes. QEMU's are 4 KiB.
 const MAX_PACKET: u64 = 1 << 14;
 /// Bytes of memory asked for at once.
-pub const MAX_READ: usize = 1 << 8;
+pub const MAX_READ: usize = 1 << 10;
 
 /// How a program under the stub stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct Stub {
     from: BufReader<TcpStream>,
     to: TcpStream,
     packet: Vec<u8>,
+    /// The last answer is not acknowledged yet: that goes with the next packet, which saves a write and a wakeup.
+    owes: bool,
 }
 
 fn malformed(what: &str) -> io::Error {
@@ -58,6 +60,7 @@ impl Stub {
             from: BufReader::new(stream.try_clone()?),
             to: stream,
             packet: Vec::new(),
+            owes: false,
         })
     }
 
@@ -70,7 +73,9 @@ impl Stub {
     /// Sends a packet and returns what it is answered with.
     fn ask(&mut self, data: &str) -> io::Result<&[u8]> {
         let sum = checksum(data.as_bytes());
-        self.to.write_all(format!("${data}#{sum:02x}").as_bytes())?;
+        let owed = if self.owes { "+" } else { "" };
+        let packet = format!("{owed}${data}#{sum:02x}");
+        self.to.write_all(packet.as_bytes())?;
         if self.byte()? != b'+' {
             return Err(malformed("a packet was refused"));
         }
@@ -87,7 +92,7 @@ impl Stub {
         if from_hex(&sum) != Some(vec![checksum(&self.packet)]) {
             return Err(malformed("wrong checksum"));
         }
-        self.to.write_all(b"+")?;
+        self.owes = true;
         Ok(&self.packet)
     }
 

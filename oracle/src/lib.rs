@@ -2,6 +2,7 @@
 
 #[cfg(target_arch = "x86_64")]
 pub mod amd64;
+pub mod emulated;
 pub mod ends;
 pub mod gaps;
 pub mod gdb;

@@ -10,6 +10,8 @@ use framewalk_walk::arch::{AARCH64, Arch, FULL, S390X};
 pub struct Link {
     /// What a walk needs to know of it.
     pub arch: &'static Arch,
+    /// What SFrame calls it.
+    pub sframe: framewalk_sframe::Arch,
     /// Its emulator.
     pub emulator: &'static str,
     /// Words are big endian.
@@ -29,6 +31,7 @@ pub struct Link {
 /// AArch64: x0 to x30, SP, PC.
 pub static AARCH64_LINK: Link = Link {
     arch: &AARCH64,
+    sframe: framewalk_sframe::Arch::Aarch64,
     emulator: "qemu-aarch64",
     big_endian: false,
     pc: 32,
@@ -38,9 +41,18 @@ pub static AARCH64_LINK: Link = Link {
     decode: aarch64,
 };
 
+/// AArch64 with big-endian data. Its instructions are little endian all the same.
+pub static AARCH64_BE_LINK: Link = Link {
+    sframe: framewalk_sframe::Arch::Aarch64Be,
+    emulator: "qemu-aarch64_be",
+    big_endian: true,
+    ..AARCH64_LINK
+};
+
 /// s390x: PSW mask and address, r0 to r15. The psABI numbers floating point registers in pairs.
 pub static S390X_LINK: Link = Link {
     arch: &S390X,
+    sframe: framewalk_sframe::Arch::S390x,
     emulator: "qemu-s390x",
     big_endian: true,
     pc: 1,

@@ -11,7 +11,8 @@ mod truth;
 use crate::run;
 use std::process::ExitCode;
 
-/// `oracle convert [PATH...]`, `oracle readelf FILE...`, `oracle step [--boundaries N] [--markdown] [--peers] [PROGRAM...]`.
+/// `oracle convert [PATH...]`, `oracle readelf FILE...`, `oracle step [--boundaries N] [--markdown] [--peers] [PROGRAM...]`,
+/// `oracle machines [--boundaries N] [--markdown] [MACHINE...]`.
 pub(crate) fn run(words: &[&str]) -> ExitCode {
     match words {
         ["convert", paths @ ..] => convert::run(paths),
@@ -24,10 +25,23 @@ pub(crate) fn run(words: &[&str]) -> ExitCode {
             stepper.push("--");
             run::exit(run::cargo(&[&stepper[..], words].concat()))
         }
+        ["machines", words @ ..] => {
+            let bin = "framewalk-oracle-machines";
+            let stepper = [
+                "run",
+                "--release",
+                "--package",
+                "framewalk-oracle",
+                "--bin",
+                bin,
+            ];
+            run::exit(run::cargo(&[&stepper[..], &["--"], words].concat()))
+        }
         _ => {
             eprintln!(
                 "usage: oracle convert [PATH...] | readelf FILE... | \
-                 step [--boundaries N] [--markdown] [--peers] [PROGRAM...]"
+                 step [--boundaries N] [--markdown] [--peers] [PROGRAM...] | \
+                 machines [--boundaries N] [--markdown] [MACHINE...]"
             );
             ExitCode::from(2)
         }
