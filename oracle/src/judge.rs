@@ -298,10 +298,10 @@ impl Judge {
             self.known.remove(&pid);
         }
         let mappings = &self.mappings[&pid];
-        if let Some(Place::Object(id, offset)) = mappings.find(pc).map(|m| m.place(pc)) {
-            if self.places.insert((id, offset)) {
-                self.phases.at(&self.objects, id, offset, self.counts.all);
-            }
+        if let Some(Place::Object(id, offset)) = mappings.find(pc).map(|m| m.place(pc))
+            && self.places.insert((id, offset))
+        {
+            self.phases.at(&self.objects, id, offset, self.counts.all);
         }
         let mut frames = Vec::with_capacity(64);
         let mut memory = Words(machine, pid);

@@ -223,7 +223,7 @@ impl Stepped {
                     thread.executed = true;
                 }
                 if self.begin == Begin::Entry && !self.is_free(tid) {
-                    return Ok(begin::to_entry(tid)?);
+                    return begin::to_entry(tid);
                 }
                 self.resume(tid, 0)?;
                 return Ok(false);

@@ -318,7 +318,7 @@ pub const PROGRAMS: &[Program] = &[
         "python",
         300,
         &["/usr/bin/python3", "-c", "pass"],
-        &[symbol("Py_BytesMain"), symbol("_PyEval_EvalFrameDefault")],
+        &[symbol("Py_BytesMain")],
     ),
     program(
         "python-work",
