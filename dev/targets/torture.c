@@ -352,7 +352,8 @@ static timer_t timer(int signal, long nanoseconds)
 {
 	timer_t timer;
 	struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = signal};
-	struct itimerspec every = {{0, nanoseconds}, {0, nanoseconds}};
+	struct timespec period = {nanoseconds / 1000000000, nanoseconds % 1000000000};
+	struct itimerspec every = {period, period};
 
 	timer_create(CLOCK_MONOTONIC, &event, &timer);
 	timer_settime(timer, 0, &every, 0);

@@ -409,6 +409,7 @@ mod tests {
         shadow.step(Did::Call(0x55), 0x30, 0xff_ffd8);
         shadow.step(Did::Load { word: None }, 0x31, 0x7fd8);
         shadow.step(Did::Load { word: Some(0x99) }, 0x31, 0xff_ffe0);
+        shadow.step(Did::Transfer, 0x55, 0xff_ffe0);
         assert_eq!(callers(&shadow), [(0x700, 0x100_0008)]);
     }
 

@@ -4,6 +4,7 @@
 use framewalk_oracle::amd64::{Begin, Stepped};
 use framewalk_oracle::ends::ends;
 use framewalk_oracle::judge::{Judge, Verdict, Wrong};
+use framewalk_oracle::peers::{Peers, build_inside};
 use framewalk_oracle::programs::{PROGRAMS, Program, build};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -48,6 +49,52 @@ fn no_walk_is_wrong() {
         }
     }
     assert!(ran > 0);
+}
+
+/// Peers look at the same boundaries, from outside and inside, and what they look at goes on as if nothing had been.
+#[test]
+fn peers_are_asked() {
+    let program = PROGRAMS.iter().find(|p| p.name == "vdso").unwrap();
+    let prepared = program.prepare(&directory());
+    let (mut command, library) = match prepared.and_then(|c| Ok((c, build_inside(&directory())?))) {
+        Ok(both) => both,
+        Err(why) => return println!("SKIPPED peers_are_asked: {why}"),
+    };
+    command.env("LD_PRELOAD", library);
+    let mut machine = Stepped::start(&mut command, program.begin).unwrap();
+    let mut judge = Judge::of(program.phases);
+    let mut peers = Peers::new(Ok(()));
+    let mut n = 0;
+    let result = judge.run_with(&mut machine, 4000, |machine, boundary, judge| {
+        n += 1;
+        match n % 37 {
+            0 => peers.ask(machine, boundary, judge),
+            _ => Ok(()),
+        }
+    });
+    result.unwrap();
+    assert_eq!(judge.counts.all, 4000);
+    assert_eq!(judge.phases.missing(), []);
+    for end in ends(&judge) {
+        assert!(end.gap.is_some(), "{end}");
+    }
+    for (name, why) in &peers.skipped {
+        println!("SKIPPED peers_are_asked {name}: {why}");
+    }
+    for (name, share) in &peers.shares {
+        let known = share.right + share.early + share.wrong;
+        assert_eq!(known, share.asked, "{name}");
+        match *name {
+            // The program has none.
+            "frame pointers" => assert!(share.wrong + share.early > share.right, "{share:?}"),
+            // Both read the program's own unwind data, vdso included.
+            "glibc backtrace()" | "libgcc _Unwind_Backtrace()" if share.asked > 0 => {
+                assert!(share.right * 10 > share.asked * 8, "{name}: {share:?}");
+            }
+            _ if share.asked == 0 => println!("SKIPPED peers_are_asked {name}: it was never asked"),
+            _ => {}
+        }
+    }
 }
 
 /// The oracle can fail: it does at the one instruction, and there alone.

@@ -73,15 +73,16 @@ impl Frame {
     /// the flag is set, the next word says more.
     pub(crate) fn from_words(mut words: impl FnMut() -> Option<u64>) -> Option<Frame> {
         let word = words()?;
+        // An address as wide as the processor has any: the last bit stands for those above.
+        let address = ((word << 7).cast_signed() >> 7).cast_unsigned();
         let origin = Origin::from_number((word >> 60) as u8).unwrap_or(Origin::FramePointer);
         let place = if word >> 59 & 1 == 1 {
             FramePlace::Object((word >> 38) as u32 & 0xf_ffff, word & ((1 << 38) - 1))
         } else if word >> 57 & 1 == 1 {
             let more = words()?;
-            let address = word & ((1 << 57) - 1);
             FramePlace::Described(address, more & !(1 << 63), more >> 63 == 1)
         } else {
-            FramePlace::Address(word & ((1 << 57) - 1))
+            FramePlace::Address(address)
         };
         Some(Frame {
             place,

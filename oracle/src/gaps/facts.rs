@@ -2,8 +2,8 @@
 
 use crate::symbols::{Segments, Symbols, address, offset, segments};
 use gimli::{
-    BaseAddresses, CfaRule, EhFrame, EndianSlice, LittleEndian, Register, RegisterRule,
-    UnwindContext, UnwindSection, UnwindTableRow, X86_64,
+    BaseAddresses, CfaRule, EhFrame, EhFrameOffset, EndianSlice, LittleEndian, Register,
+    RegisterRule, UnwindContext, UnwindSection, UnwindTableRow, X86_64,
 };
 use iced_x86::{Decoder, DecoderOptions, Mnemonic, OpKind};
 use object::{Object, ObjectSection};
@@ -18,8 +18,8 @@ pub struct Facts<'a> {
     pub symbols: Symbols,
     eh_frame: EhFrame<EndianSlice<'a, LittleEndian>>,
     bases: BaseAddresses,
-    /// What has an FDE, by address; sorted.
-    described: Vec<(u64, u64)>,
+    /// What has an FDE, by address, and where that is in the section; sorted.
+    described: Vec<(u64, u64, EhFrameOffset)>,
     /// The first function of .init_array and of .fini_array.
     first_and_last: Vec<u64>,
 }
@@ -62,7 +62,7 @@ impl<'a> Facts<'a> {
 
     /// The file offsets at which described functions begin.
     pub fn functions(&self) -> impl Iterator<Item = u64> {
-        let starts = self.described.iter().map(|(start, _)| *start);
+        let starts = self.described.iter().map(|(start, ..)| *start);
         starts.filter_map(|start| offset(&self.segments, start))
     }
 
@@ -74,17 +74,18 @@ impl<'a> Facts<'a> {
         })
     }
 
-    fn ranges(&self) -> Vec<(u64, u64)> {
+    fn ranges(&self) -> Vec<(u64, u64, EhFrameOffset)> {
         let mut ranges = Vec::new();
         let mut entries = self.eh_frame.entries(&self.bases);
         while let Ok(Some(entry)) = entries.next() {
             if let gimli::CieOrFde::Fde(partial) = entry
                 && let Ok(fde) = partial.parse(EhFrame::cie_from_offset)
             {
-                ranges.push((fde.initial_address(), fde.end_address()));
+                let at = EhFrameOffset(fde.offset());
+                ranges.push((fde.initial_address(), fde.end_address(), at));
             }
         }
-        ranges.sort_unstable();
+        ranges.sort_unstable_by_key(|(start, ..)| *start);
         ranges
     }
 
@@ -121,13 +122,13 @@ impl Place<'_, '_> {
     /// The stretch around it that no FDE covers, if there is one.
     pub(super) fn hole(&self) -> Option<(u64, u64)> {
         let ranges = &self.facts.described;
-        let next = ranges.partition_point(|(start, _)| *start <= self.address);
+        let next = ranges.partition_point(|(start, ..)| *start <= self.address);
         let below = ranges[..next]
             .iter()
-            .map(|(_, end)| *end)
+            .map(|(_, end, _)| *end)
             .max()
             .unwrap_or(0);
-        let above = ranges.get(next).map_or(u64::MAX, |(start, _)| *start);
+        let above = ranges.get(next).map_or(u64::MAX, |(start, ..)| *start);
         (self.address >= below).then_some((below, above))
     }
 
@@ -148,22 +149,32 @@ impl Place<'_, '_> {
     /// The address behind it is the first of a described function.
     pub(super) fn next_begins_function(&self) -> bool {
         let mut ranges = self.facts.described.iter();
-        ranges.any(|(start, _)| *start == self.address + 1)
+        ranges.any(|(start, ..)| *start == self.address + 1)
     }
 
-    fn function(&self) -> Option<(u64, u64)> {
-        let holds = |(start, end): &&(u64, u64)| (*start..*end).contains(&self.address);
-        self.facts.described.iter().find(holds).copied()
+    fn function(&self) -> Option<(u64, u64, EhFrameOffset)> {
+        let ranges = &self.facts.described;
+        let next = ranges.partition_point(|(start, ..)| *start <= self.address);
+        let last = ranges.get(next.checked_sub(1)?)?;
+        (self.address < last.1).then_some(*last)
     }
 
-    pub(super) fn function_ends_with(&self, byte: u8) -> bool {
-        self.function()
-            .is_some_and(|(_, end)| self.facts.code(end - 1, 1) == [byte])
+    /// Its function, read in a row, ends with a call and `hlt`.
+    pub(super) fn never_returns(&self) -> bool {
+        let Some((start, end, _)) = self.function() else {
+            return false;
+        };
+        let code = self.facts.code(start, end - start);
+        let mut last = [Mnemonic::INVALID; 2];
+        for instruction in &mut Decoder::with_ip(64, code, start, DecoderOptions::NONE) {
+            last = [last[1], instruction.mnemonic()];
+        }
+        last == [Mnemonic::Call, Mnemonic::Hlt]
     }
 
     /// Whether the code of the function, up to there and read in a row, loads the stack pointer from memory.
     pub(super) fn sp_was_loaded(&self) -> bool {
-        let Some((start, _)) = self.function() else {
+        let Some((start, ..)) = self.function() else {
             return false;
         };
         let code = self.facts.code(start, self.address - start);
@@ -179,7 +190,10 @@ impl Place<'_, '_> {
         let mut context = UnwindContext::new();
         let (eh_frame, bases) = (&self.facts.eh_frame, &self.facts.bases);
         let cie = EhFrame::cie_from_offset;
-        let row = eh_frame.unwind_info_for_address(bases, &mut context, self.address, cie);
+        let fde = eh_frame
+            .fde_from_offset(bases, self.function()?.2, cie)
+            .ok()?;
+        let row = fde.unwind_info_for_address(eh_frame, bases, &mut context, self.address);
         row.ok().map(look)
     }
 

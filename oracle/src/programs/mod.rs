@@ -73,10 +73,10 @@ const fn instruction(names: &'static [&'static str]) -> Phase {
 
 /// What saves all registers in the dynamic loader: the resolver of lazily bound calls.
 const RESOLVER: Phase = instruction(&["xsavec", "xsavec64", "xsave", "xsave64", "fxsave64"]);
-/// Copies that pass the caches by begin at this size.
-const SMALL_CACHES: &str = "glibc.cpu.x86_non_temporal_threshold=16448";
+/// Copies that pass the caches by begin at the smallest size that libc allows.
+const SMALL_CACHES: &str = "glibc.cpu.x86_non_temporal_threshold=16512";
 /// What libc chooses on a processor without these.
-const OLD: &str = "glibc.cpu.x86_non_temporal_threshold=16448:glibc.cpu.hwcaps=-AVX2,-AVX,-AVX_Fast_Unaligned_Load,-AVX512F,-AVX512VL,-EVEX,-ERMS,-FSRM,-SSE4_2,-BMI2";
+const OLD: &str = "glibc.cpu.x86_non_temporal_threshold=16512:glibc.cpu.hwcaps=-AVX2,-AVX,-AVX_Fast_Unaligned_Load,-AVX512F,-AVX512VL,-EVEX,-ERMS,-FSRM,-SSE4_2,-BMI2";
 /// Rounds of a program that ends when it has been stepped often enough.
 const ROUNDS: &str = "1000000";
 
@@ -125,7 +125,7 @@ thread.join()";
 pub const PROGRAMS: &[Program] = &[
     program(
         "loader",
-        12,
+        30,
         &["@stacks.c", "jumps", "1"],
         &[
             symbol("_start"),
@@ -134,7 +134,6 @@ pub const PROGRAMS: &[Program] = &[
             symbol("_exit"),
         ],
     )
-    .soon(2000)
     .begin(Begin::Exec),
     program(
         "binding",
@@ -148,7 +147,8 @@ pub const PROGRAMS: &[Program] = &[
         2,
         &["@stacks.c", "jumps", ROUNDS],
         &[symbol("_setjmp"), symbol("longjmp"), symbol("deep")],
-    ),
+    )
+    .soon(2000),
     program(
         "signals",
         2,
@@ -219,7 +219,7 @@ pub const PROGRAMS: &[Program] = &[
         &["@strings.c", ROUNDS],
         &[
             instruction(&["vpcmpeqb", "pcmpeqb"]),
-            instruction(&["movntdq", "vmovntdq"]),
+            instruction(&["movsb", "movntdq", "vmovntdq"]),
             symbol("medium"),
             symbol("large"),
             symbol("huge"),
@@ -285,22 +285,16 @@ pub const PROGRAMS: &[Program] = &[
     ),
     program(
         "crypto",
-        60,
+        30,
         &["@crypto.c", ROUNDS],
         &[
             instruction(&["aesenc", "vaesenc"]),
             instruction(&["pclmulqdq", "vpclmulqdq"]),
             symbol("EVP_DigestUpdate"),
-            symbol("done"),
+            symbol("numbers"),
         ],
-    ),
-    program(
-        "crypto-sse2",
-        60,
-        &["@crypto.c", ROUNDS],
-        &[symbol("EVP_DigestUpdate"), symbol("done")],
     )
-    .with(&[("OPENSSL_ia32cap", "~0x1201020000000000:0")]),
+    .begin(Begin::Thread),
     program(
         "ls",
         80,
@@ -311,7 +305,7 @@ pub const PROGRAMS: &[Program] = &[
         "sort",
         60,
         &["/usr/bin/sort", "-k2", "%Cargo.lock"],
-        &[symbol("fwrite_unlocked"), symbol("realloc")],
+        &[symbol("posix_fadvise"), symbol("realloc")],
     ),
     program(
         "sha256sum",
@@ -324,7 +318,7 @@ pub const PROGRAMS: &[Program] = &[
         "python",
         300,
         &["/usr/bin/python3", "-c", "pass"],
-        &[symbol("Py_BytesMain"), symbol("_PyEval_EvalFrameDefault")],
+        &[symbol("Py_BytesMain")],
     ),
     program(
         "python-work",
@@ -338,7 +332,7 @@ pub const PROGRAMS: &[Program] = &[
     .begin(Begin::Thread),
     program(
         "digests",
-        2,
+        5,
         &["/usr/bin/python3", "-c", DIGESTS],
         &[symbol("EVP_DigestUpdate"), symbol("HMAC_Update")],
     )

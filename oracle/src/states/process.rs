@@ -31,8 +31,8 @@ const STACKS: [Range<u64>; 3] = [
     // The last that there can be.
     USER_END - 2 * PAGE..USER_END - PAGE,
 ];
-/// Addresses that differ from one frame to the next only in what a frame's word keeps of them.
-const ADDRESS: u64 = (1 << 57) - 1;
+/// What a frame's word keeps of a file offset, and how many bits of an address.
+const ADDRESS_BITS: u32 = 57;
 const OFFSET: u64 = (1 << 38) - 1;
 
 /// Everything that a walk looks at.
@@ -420,7 +420,12 @@ impl Process {
                     let offset = offset.wrapping_add(frame.is_return_address.into());
                     FramePlace::Object(number, offset & OFFSET)
                 }
-                _ => FramePlace::Address(frame.pc & ADDRESS),
+                _ => {
+                    let above = 64 - ADDRESS_BITS;
+                    FramePlace::Address(
+                        ((frame.pc << above).cast_signed() >> above).cast_unsigned(),
+                    )
+                }
             };
             frames.push(Frame {
                 place,
