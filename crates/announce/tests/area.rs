@@ -7,8 +7,9 @@ use framewalk_announce::area::observe;
 use framewalk_announce::area::{
     Area, CreateError, Function, Label, Options, Place, PublishError, Rule, RuleError, Slot,
 };
-use looker::{Looker, bytes, word, zeros};
+use looker::{Looker, bytes, oracle, word, zeros};
 use std::fmt::Write;
+use std::sync::atomic::Ordering::Relaxed;
 
 const TEXT: u64 = 0x10000;
 
@@ -215,6 +216,70 @@ fn every_rule_is_read_as_it_was_meant() {
         });
         assert_eq!(rules, [observe::Rule::Entry, expected, expected]);
     }
+}
+
+#[test]
+fn flags_are_read_as_they_were_meant() {
+    let options = options(4, 0);
+    let len = options.area_len().unwrap();
+    let memory = zeros(len);
+    let area = Area::new(&memory, &options).unwrap();
+    let looker = Looker::new(&memory, len);
+    let cases = [(false, false), (false, true), (true, false), (true, true)];
+    for ((runtime, signal), start) in cases.into_iter().zip((TEXT..).step_by(16)) {
+        let function = Function {
+            runtime,
+            signal,
+            ..plain(start, 16)
+        };
+        area.publish(&function).unwrap();
+        let found = looker.look(start).unwrap().unwrap();
+        assert_eq!((found.is_runtime(), found.is_signal()), (runtime, signal));
+    }
+}
+
+/// Whatever is said to be in use of it.
+#[test]
+fn the_heap_ends_with_the_area() {
+    let options = options(2, 64);
+    let len = options.area_len().unwrap();
+    let memory = zeros(len);
+    let area = Area::new(&memory, &options).unwrap();
+    let looker = Looker::new(&memory, len);
+    let rows = [1, 0, 0, 0, 0, 0, 3, 8];
+    let function = Function {
+        label: Label::Name("f"),
+        ..Function::new(TEXT, 16, Rule::Rows(&rows))
+    };
+    area.publish(&function).unwrap();
+    let store = |at: u64, value| memory[at as usize / 4].store(value, Relaxed);
+    store(HEAP_USED_AT, u32::MAX);
+    let heap = (len - looker.geometry.parts().heap_at) as u32;
+    let says = |first, rows, name| {
+        store(HEADER_SIZE + RULE0, first);
+        store(HEADER_SIZE + RULE1, rows);
+        store(HEADER_SIZE + COOKIE, name);
+        // A name of 7 bytes at the very end.
+        memory.last().unwrap().store(7, Relaxed);
+        let found = looker.look(TEXT)?.unwrap();
+        let mut reads = oracle::Bounded::new(&memory, 0..len, 2);
+        let mut into = [0; MAX_NAME as usize];
+        let name = found.name(&looker.geometry, &mut into, &mut |at, into| {
+            reads.read(at, into)
+        });
+        assert_eq!(name, Ok(&[][..]));
+        found.rule(&looker.geometry)
+    };
+    assert!(says(heap - 8, 8, heap - 4).is_ok());
+    for (first, rows) in [
+        (heap - 7, 8),
+        (heap, 1),
+        (u32::MAX, 1),
+        (u32::MAX, u32::MAX),
+    ] {
+        assert_eq!(says(first, rows, heap), Err(observe::Fault::Malformed));
+    }
+    assert!(says(0, 8, u32::MAX).is_ok());
 }
 
 #[test]
