@@ -42,7 +42,11 @@ static void handler(int number)
 	(void)number;
 }
 
-__attribute__((noinline)) static int deep(int n, char *edge)
+static int deep(int n);
+/* A call that no compiler makes a loop of. */
+static int (*volatile again)(int n) = deep;
+
+static int deep(int n)
 {
 	volatile char frame[64];
 
@@ -50,7 +54,7 @@ __attribute__((noinline)) static int deep(int n, char *edge)
 	if (n == 0)
 		framed(&info);
 	else
-		deep(n - 1, edge);
+		again(n - 1);
 	return frame[n & 63];
 }
 
@@ -67,5 +71,5 @@ int main(int argc, char **argv)
 	info.stand_still = (unsigned long)stand_still;
 	info.edge = (unsigned long)edge;
 	info.edge_end = (unsigned long)edge + EDGE;
-	return deep(argc > 1 ? atoi(argv[1]) : 12, edge);
+	return deep(argc > 1 ? atoi(argv[1]) : 12);
 }

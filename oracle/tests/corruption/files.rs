@@ -27,7 +27,7 @@ fn targets(bytes: &[u8]) -> Vec<Range<u64>> {
     .filter_map(|name| file.section_by_name(name)?.file_range())
     .map(|(at, len)| at..at + len)
     .collect();
-    // e_shoff and what follows e_phnum (gABI, "ELF Header"), and the section headers.
+    // e_shoff and e_shentsize to e_shstrndx (gABI, "ELF Header"), and the section headers.
     let headers = u64::from_le_bytes(bytes[40..48].try_into().unwrap());
     targets.extend([40..48, 58..64, headers..bytes.len() as u64]);
     targets
@@ -80,7 +80,7 @@ fn corrupted_files() {
         let path = copy(&bytes, number);
         let library = copy(&library, files + number);
         // Some headers are such that nobody can execute it.
-        let victim = Victim::start(&path, Some(&library));
+        let victim = Victim::start(&path, Some(&library)).ok();
         if number % 2 == 1 && victim.is_some() {
             // They are mapped, and nobody has read them yet.
             replace(&mut random, &path, &sound, &targets);
@@ -103,11 +103,10 @@ fn corrupted_files() {
         let _ = fs::remove_file(path);
         let _ = fs::remove_file(library);
     }
-    println!(
-        "{walked} walks by {files} corrupted files: {:?}",
-        walks.stops
-    );
-    assert!(walked >= files, "most of them run");
+    let stops = walks.finish();
+    println!("{walked} walks by {files} corrupted files: {stops:?}");
+    // Headers can be such that a program does not run.
+    assert!(10 * walked >= 7 * WALKS * files, "most of them run");
 }
 
 /// Walks from where it stands, and through a caller in the library.

@@ -45,8 +45,8 @@ const BELOW: u64 = 256;
 const STACK: usize = 3072;
 
 impl Victim {
-    /// Runs it to where it stands. None where it ended before: its file may be corrupted.
-    pub(crate) fn start(program: &Path, library: Option<&Path>) -> Option<Victim> {
+    /// Runs it to where it stands, or says why it does not get there: its file may be corrupted.
+    pub(crate) fn start(program: &Path, library: Option<&Path>) -> Result<Victim, String> {
         let mut command = Command::new(program);
         command
             .env_clear()
@@ -57,7 +57,7 @@ impl Victim {
         unsafe {
             command.pre_exec(|| ptrace::traceme().map_err(Into::into));
         }
-        let child = command.spawn().ok()?;
+        let child = command.spawn().map_err(|error| error.to_string())?;
         let tid = Pid::from_raw(child.id().cast_signed());
         let mut victim = Victim {
             child,
@@ -70,8 +70,9 @@ impl Victim {
             },
             stack: (0, Vec::new()),
         };
-        if waitpid(tid, None) != Ok(WaitStatus::Stopped(tid, Signal::SIGTRAP)) {
-            return None;
+        let begun = waitpid(tid, None);
+        if begun != Ok(WaitStatus::Stopped(tid, Signal::SIGTRAP)) {
+            return Err(format!("{begun:?}"));
         }
         ptrace::setoptions(tid, ptrace::Options::PTRACE_O_EXITKILL).unwrap();
         let mut signal = None;
@@ -80,20 +81,17 @@ impl Victim {
             match waitpid(tid, None).unwrap() {
                 WaitStatus::Stopped(_, Signal::SIGTRAP) => break,
                 WaitStatus::Stopped(_, Signal::SIGUSR1) => signal = Some(Signal::SIGUSR1),
-                other => {
-                    eprintln!("{other:?}");
-                    return None;
-                }
+                other => return Err(format!("{other:?}")),
             }
         }
         victim.still = ptrace::getregs(tid).unwrap();
         let mut words = [0; 5];
         for (word, at) in words.iter_mut().zip((victim.still.rdi..).step_by(8)) {
-            *word = victim.word(at)?;
+            *word = victim.word(at).ok_or("nothing told")?;
         }
         let [framed_body, stand_still, edge, edge_end, handler_return] = words;
         if victim.still.rip != stand_still {
-            return None;
+            return Err(format!("at {:#x}", victim.still.rip));
         }
         victim.info = Info {
             framed_body,
@@ -102,9 +100,11 @@ impl Victim {
         };
         let start = victim.still.rsp - BELOW;
         let mut stack = vec![0; STACK];
-        victim.read(start, &mut stack).then_some(())?;
+        if !victim.read(start, &mut stack) {
+            return Err(format!("no stack at {start:#x}"));
+        }
         victim.stack = (start, stack);
-        Some(victim)
+        Ok(victim)
     }
 
     pub(crate) fn read(&self, at: u64, into: &mut [u8]) -> bool {
