@@ -20,13 +20,14 @@ const TOLD: usize = 12;
 const EVERY: u64 = 997;
 const USAGE: &str = "usage: framewalk-oracle [--boundaries N] [--markdown] [--peers] [PROGRAM...]";
 
-const COLUMNS: [&str; 9] = [
+const COLUMNS: [&str; 10] = [
     "program",
     "boundaries",
     "places",
     "right",
     "early",
     "wrong",
+    "unexplained",
     "phases",
     "met by",
     "per s",

@@ -233,7 +233,7 @@ pub const PROGRAMS: &[Program] = &[
         &["@strings.c", ROUNDS],
         &[
             instruction(&["pcmpeqb"]),
-            instruction(&["movntdq"]),
+            instruction(&["movsb", "movntdq"]),
             symbol("medium"),
             symbol("large"),
             symbol("huge"),
