@@ -190,11 +190,11 @@ fn a_handler_on_its_own_stack_lies_anywhere() {
         .word(0x7_0000 + 160, 0x1000)
         .word(0x7_0000 + 168, 0x3000);
     assert_eq!(process.walk(0x1000, 0x7_0000, 0).1, Stop::Outermost);
-    // No user space lies from 2^56 on, and nothing is aligned like the last.
+    // No stack that is walked lies from 2^47 on, and nothing is aligned like the last.
     for (cfa, stop) in [
         (1 << 60, Stop::CfaBad),
-        (1 << 56, Stop::CfaBad),
-        ((1 << 56) - 8, Stop::Outermost),
+        (1 << 47, Stop::CfaBad),
+        ((1 << 47) - 8, Stop::Outermost),
     ] {
         process = process.word(0x7_0000 + 160, cfa);
         assert_eq!(process.walk(0x1000, 0x7_0000, 0).1, stop);
