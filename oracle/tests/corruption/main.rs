@@ -1,5 +1,5 @@
-//! The walk in the kernel, of stacks, registers and files that somebody corrupted: each walk ends, says why, is the one of
-//! the walk in Rust over the same memory, and there is exactly one for each time that it is due.
+//! The walk in the kernel, of stacks, registers and files that somebody corrupted: each walk ends, says why, and is the one of
+//! the walk in Rust over the same memory. A walk that is due and does not come within a minute fails the test.
 //!
 //! A traced process stands still; a test changes its memory and registers, lets it try one instruction, and the kernel engine
 //! walks when it leaves its CPU. `FRAMEWALK_CORRUPTIONS` says how often, `FRAMEWALK_SEED` for the same again.
@@ -128,18 +128,12 @@ impl Walks {
         (frames, stop)
     }
 
-    /// Ends it: every walk that was due came, and the kernel knows of none that was lost.
+    /// Ends it: the kernel knows of no walk that was lost. (That each one came was waited for.)
     fn finish(mut self) -> BTreeMap<Stop, u64> {
         let mut after = 0;
         let counts = self.engine.finish(&mut self.objects, &mut |_| after += 1);
         let counts = counts.unwrap();
         assert_eq!(counts.lost, 0);
-        assert!(
-            self.taken + after >= self.due,
-            "{} of {}",
-            self.taken + after,
-            self.due
-        );
         println!(
             "{} walks were due, {} came, none was lost",
             self.due,
@@ -233,6 +227,8 @@ fn corrupted_stacks_and_registers() {
     println!(
         "{corruptions} corruptions, walked alike by both, {again} of them once the pages were there: {made:?}"
     );
+    // Pages are absent seldom: what is not there does not come to be forgiven.
+    assert!(again * 100 <= corruptions, "{again}");
     let stops = walks.finish();
     for (stop, count) in &stops {
         println!("  {count:>8} {}", stop.name());
