@@ -89,7 +89,7 @@ fn assert_below(recorded: &Recorded, place: &str, is: impl Fn(&[String]) -> bool
         name.contains(place).then_some(at)
     };
     let all = recorded.samples_where(|stack| innermost(stack).is_some());
-    assert!(all * 4 > recorded.samples(), "{all} samples of{place}");
+    assert!(all * 3 > recorded.samples(), "{all} samples of{place}");
     let right = recorded.samples_where(|stack| {
         let main = stack.user.iter().position(|name| name == "main");
         let below = innermost(stack).zip(main);
